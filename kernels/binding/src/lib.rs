@@ -1,0 +1,1 @@
+//! `forebay_kernels._native`.

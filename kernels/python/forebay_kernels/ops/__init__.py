@@ -1,0 +1,1 @@
+"""The ops: contract, torch reference and dispatch; one file each."""

@@ -1,0 +1,29 @@
+//! A group of workers as the engine sees it: something that can be started, killed and seen to exit.
+//! The launcher implements it with processes, the fake worker with tasks.
+
+use std::future::Future;
+
+use tonic::transport::Channel;
+
+use crate::error::GroupError;
+
+/// How a group ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupExit {
+    /// Which shard went first.
+    pub rank: u32,
+    /// For the log and the clients: "exited with code 1", "killed by signal 9".
+    pub reason: String,
+}
+
+/// One tensor-parallel group of shards.
+pub trait WorkerGroup: Send + 'static {
+    /// Starts all shards of a new incarnation and answers a channel to each, by rank. The engine does the handshake.
+    fn start(&mut self, incarnation: u64) -> impl Future<Output = Result<Vec<Channel>, GroupError>> + Send;
+
+    /// Resolves when any shard of the running incarnation has exited.
+    fn exited(&mut self) -> impl Future<Output = GroupExit> + Send;
+
+    /// Kills every shard and waits until all are gone.
+    fn kill(&mut self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,22 @@
+//! The bounds a scheduler works within, fixed for its life.
+
+/// What the worker group offers and what the operator allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens a block of KV holds.
+    pub block_size: u32,
+    /// Blocks in the pool, the null block included; ids `1..num_blocks` are given out.
+    pub num_blocks: u32,
+    /// Slots: sequences that may be in a plan at once.
+    pub max_sequences: u32,
+    /// Tokens one plan may compute.
+    pub max_plan_tokens: u32,
+    /// Plans sent beyond the one whose result is awaited, 0–3.
+    pub run_ahead: u32,
+    /// Requests that may wait.
+    pub max_queued: u32,
+    /// Prompt tokens that may wait.
+    pub max_queued_tokens: u64,
+    /// Longest sequence, prompt and generated.
+    pub max_total_tokens: u32,
+}

@@ -1,0 +1,1 @@
+"""The worker: a pure executor. Step plans in, token ids and log-probabilities out."""

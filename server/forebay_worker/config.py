@@ -1,0 +1,69 @@
+"""What a worker is told at its start: one JSON line on stdin, checked once. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerConfig:
+    """One shard's configuration, as the launcher writes it.
+
+    Sizes are in tokens unless named otherwise; `None` means that the worker chooses.
+    """
+
+    model_path: str
+    """A folder of safetensors with `config.json`, or a `.gguf` file."""
+    socket_path: str
+    """Unix socket to serve on, inside the run's own 0700 folder."""
+    rendezvous_path: str
+    """File through which the ranks of a group find each other; unused with one rank."""
+    incarnation: int
+    rank: int = 0
+    world_size: int = 1
+    num_threads: int | None = None
+    """Threads for kernels; None: cores available to the process divided by world_size, at least 1."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; None: the checkpoint's own, float32 activations for a GGUF file on CPU."""
+    kv_cache_dtype: str | None = None
+    """float32, bfloat16 or float16; None: float16 beside quantized weights, else `dtype`."""
+    device: str = "cpu"
+    block_size: int = 16
+    max_sequences: int = 128
+    max_plan_tokens: int = 512
+    max_total_tokens: int | None = None
+    """The operator's bound on one sequence; the model's max_position_embeddings bounds it too."""
+    kv_cache_bytes: int | None = None
+    """Of this shard; None: min(40% of available memory, room for 32 x max_total_tokens)."""
+    max_run_ahead: int = 3
+    attention: str = "auto"
+    """auto, paged (the CPU kernel) or sdpa (the torch reference)."""
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        """Check what cannot be right. Raises: ValueError naming the field, its value and the limit."""
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank is `{self.rank}`, expected 0 to {self.world_size - 1}")
+        if not 0 <= self.max_run_ahead <= 3:
+            raise ValueError(f"max_run_ahead is `{self.max_run_ahead}`, expected 0 to 3")
+        for name in ("block_size", "max_sequences", "max_plan_tokens", "world_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is `{getattr(self, name)}`, expected at least 1")
+        if self.max_plan_tokens < self.max_sequences:
+            raise ValueError(
+                f"max_plan_tokens is `{self.max_plan_tokens}`, expected at least max_sequences `{self.max_sequences}`"
+            )
+
+    @staticmethod
+    def from_json(line: str) -> WorkerConfig:
+        """Parse the launcher's line. Raises: ValueError on unknown or missing fields."""
+        fields: dict[str, Any] = json.loads(line)
+        known = {field.name for field in dataclasses.fields(WorkerConfig)}
+        if unknown := sorted(fields.keys() - known):
+            raise ValueError(f"unknown configuration fields {unknown}")
+        try:
+            return WorkerConfig(**fields)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
