@@ -1,0 +1,89 @@
+# The only task runner: `make help` lists the verbs. CI calls nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8080
+ARGS ?=
+SECONDS_TO_SOAK ?= 600
+
+UV_VERSION := 0.13.9
+UV := .cache/uv/bin/uv
+PY := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+.PHONY: run
+run: build ## set everything up and serve the bundled model (PORT=9000 ARGS="--model-id …")
+	@echo "==> serving on http://$(HOST):$(PORT)"
+	@exec .venv/bin/forebay serve --hostname $(HOST) --port $(PORT) $(ARGS)
+
+.PHONY: build
+build: $(UV) ## install the binary and the worker into .venv
+	@echo "==> installing forebay, its worker and its kernels into .venv (the first time takes some minutes)"
+	@$(UV) sync --locked --inexact --group model
+
+.PHONY: dev
+dev: $(UV) ## as build, with the tools that tests and lints need
+	@echo "==> installing forebay and the development tools into .venv (the first time takes some minutes)"
+	@$(UV) sync --locked --inexact --group dev
+
+.PHONY: test
+test: dev lint test-rust test-python test-integration ## set everything up, lint, and run all tests
+	@echo "==> all tests passed"
+
+.PHONY: test-rust
+test-rust: ## unit tests, scenarios and the simulation (a million steps)
+	@echo "==> Rust tests"
+	cargo test --locked --quiet
+
+.PHONY: test-python
+test-python: ## worker and kernels against their references
+	@echo "==> Python tests"
+	$(PY) -m pytest -q server/tests kernels/tests
+
+.PHONY: test-integration
+test-integration: ## the real binary and the real model, over HTTP only
+	@echo "==> integration tests"
+	$(PY) tools/check_tokenizer.py
+	$(PY) -m pytest -q integration-tests
+
+.PHONY: lint
+lint: ## formatting, clippy, ruff, mypy, import walls, the architecture map, generated files
+	@echo "==> lints"
+	@tools/lint.sh $(PY)
+
+.PHONY: format
+format: ## rewrite what the formatters would
+	cargo fmt
+	$(PY) -m ruff format . && $(PY) -m ruff check --fix-only .
+
+.PHONY: proto
+proto: ## regenerate the Python side of proto/worker.proto
+	$(PY) tools/generate_proto.py
+
+.PHONY: truth
+truth: dev ## the model's output against transformers and llama.cpp (minutes)
+	$(PY) tools/check_truth.py
+
+.PHONY: soak
+soak: ## run the scheduler's simulator for SECONDS_TO_SOAK
+	cargo run --locked --release --quiet -p forebay-scheduler --example soak -- $(SECONDS_TO_SOAK)
+
+.PHONY: bench
+bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
+	$(PY) benchmarks/serving.py $(ARGS)
+
+.PHONY: clean
+clean: ## remove everything that make made
+	rm -rf .venv .cache target kernels/python/forebay_kernels/*.so
+
+$(UV):
+	@tools/check_prerequisites.sh $(PYTHON)
+	@echo "==> installing uv $(UV_VERSION) into .cache/uv"
+	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
