@@ -22,6 +22,12 @@ pub enum EngineError {
     /// Its deadline passed.
     #[error("the request's deadline passed")]
     Deadline,
+    /// Its reader lagged behind by as many events as may wait, so it was cancelled.
+    #[error("the client reads too slowly: `{limit}` events wait, which is the limit; read faster or ask for less")]
+    SlowReader {
+        /// `EngineConfig::max_buffered_events`.
+        limit: usize,
+    },
     /// The worker group was lost while it ran.
     #[error("the worker group was lost: {0}")]
     GroupLost(String),
