@@ -1,0 +1,81 @@
+"""Clients that leave: nothing of theirs may stay behind."""
+
+import json
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+NUM_ABORTS = 1000
+NUM_CLIENTS = 24
+SETTLE_S = 2.0
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def send_and_leave(port: int, stream: bool, wait_s: float, seed: int) -> None:
+    """Send a request and cut the connection after `wait_s`, whatever has come by then."""
+    words = " ".join(random.Random(seed).choices(["river", "stone", "lamp", "glass", "tree"], k=seed % 300 + 1))
+    body = json.dumps({"inputs": f"{seed} {words}", "parameters": {"max_new_tokens": 200}}).encode()
+    path = "/generate_stream" if stream else "/generate"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(wait_s)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_a_thousand_aborts_leave_nothing(start_server):
+    with start_server("--max-concurrent-requests", "256") as server:
+        server.post("/generate", {"inputs": "warm up", "parameters": {"max_new_tokens": 4}})
+        time.sleep(1)
+        pids = [server.process.pid, *server.worker_pids()]
+        before = [descriptors(pid) for pid in pids]
+        total = server.metric("forebay_kv_blocks_free") + server.metric("forebay_kv_blocks_cached")
+
+        rng = random.Random(7)
+        jobs = [
+            (rng.random() < 0.5, rng.choice([0.0, 0.005, 0.05, 0.3, 1.0]) * rng.random(), i) for i in range(NUM_ABORTS)
+        ]
+        lock = threading.Lock()
+        kept: list[dict] = []
+
+        def abort() -> None:
+            while True:
+                with lock:
+                    if not jobs:
+                        return
+                    stream, wait_s, seed = jobs.pop()
+                send_and_leave(server.port, stream, wait_s, seed)
+
+        def keep(seed: int) -> None:
+            for _ in range(3):
+                kept.append(
+                    server.post(
+                        "/generate",
+                        {"inputs": f"keep {seed}", "parameters": {"max_new_tokens": 24, "details": True}},
+                        300,
+                    )
+                )
+
+        threads = [threading.Thread(target=abort) for _ in range(NUM_CLIENTS)]
+        threads += [threading.Thread(target=keep, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(kept) == 12
+        assert all(a["details"]["generated_tokens"] == 24 or a["details"]["finish_reason"] == "eos_token" for a in kept)
+        time.sleep(SETTLE_S)
+        assert server.metric("forebay_kv_blocks_held") == 0
+        assert server.metric("forebay_sequences_running") == 0
+        assert server.metric("tgi_queue_size") == 0
+        assert server.metric("forebay_kv_blocks_free") + server.metric("forebay_kv_blocks_cached") == total
+        assert [descriptors(pid) for pid in pids] == before

@@ -1,0 +1,84 @@
+"""The `openai` client, unmodified: chat and completions, streamed or not."""
+
+import openai
+import pytest
+
+MESSAGES = [{"role": "user", "content": "Count from one to five."}]
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_chat_answers_with_usage(client):
+    completion = client.chat.completions.create(model="tgi", messages=MESSAGES, max_tokens=24, temperature=0)
+    assert completion.choices[0].message.content
+    assert completion.usage.completion_tokens <= 24
+    assert completion.model != "tgi"
+
+
+def test_chat_streams_what_it_returns_whole(client):
+    options = {"model": "any-name", "messages": MESSAGES, "max_tokens": 24, "temperature": 0}
+    whole = client.chat.completions.create(**options)
+    chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    deltas = [chunk.choices[0] for chunk in chunks[:-1]]
+    assert "".join(choice.delta.content or "" for choice in deltas) == whole.choices[0].message.content
+    assert [c.finish_reason for c in deltas if c.finish_reason] == [whole.choices[0].finish_reason]
+
+
+def test_chat_logprobs_give_alternatives_and_bytes(client):
+    completion = client.chat.completions.create(
+        model="tgi", messages=MESSAGES, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3
+    )
+    content = completion.choices[0].logprobs.content
+    assert len(content) == completion.usage.completion_tokens
+    for token in content:
+        assert len(token.top_logprobs) == 3
+        assert token.logprob == pytest.approx(token.top_logprobs[0].logprob)
+        assert bytes(token.bytes).decode() == token.token
+
+
+def test_a_stop_string_is_trimmed_and_reported_as_stop(client):
+    completion = client.chat.completions.create(
+        model="tgi", messages=MESSAGES, max_tokens=60, temperature=0, stop="three"
+    )
+    assert "three" not in completion.choices[0].message.content.lower().replace("Three", "")
+    assert completion.choices[0].finish_reason in {"stop", "length"}
+
+
+def test_completions_answer(client):
+    completion = client.completions.create(model="tgi", prompt="The capital of France is", max_tokens=8, temperature=0)
+    assert "Paris" in completion.choices[0].text
+    assert completion.usage.prompt_tokens == 5
+
+
+def test_completions_stream_what_they_return_whole(client):
+    options = {"model": "tgi", "prompt": "The capital of France is", "max_tokens": 12, "temperature": 0}
+    whole = client.completions.create(**options).choices[0].text
+    assert "".join(chunk.choices[0].text for chunk in client.completions.create(**options, stream=True)) == whole
+
+
+def test_a_seed_fixes_the_text(client):
+    options = {"model": "tgi", "messages": MESSAGES, "max_tokens": 24, "temperature": 1.0, "seed": 11}
+    texts = {client.chat.completions.create(**options).choices[0].message.content for _ in range(3)}
+    assert len(texts) == 1
+
+
+def test_the_model_list_names_the_served_model(client):
+    assert [model.object for model in client.models.list()] == ["model"]
+
+
+def test_an_unsupported_field_is_refused_by_name(client):
+    with pytest.raises(openai.BadRequestError, match="n"):
+        client.chat.completions.create(model="tgi", messages=MESSAGES, max_tokens=4, n=2)
+
+
+def test_a_bad_value_is_refused_with_its_limit(client):
+    with pytest.raises(openai.BadRequestError, match="top_p"):
+        client.chat.completions.create(model="tgi", messages=MESSAGES, max_tokens=4, top_p=1.5)

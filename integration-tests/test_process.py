@@ -1,0 +1,125 @@
+"""The binary as a process: ports, signals, orphans."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from conftest import BINARY, ROOT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_version_prints_the_version():
+    output = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
+    assert output.startswith("forebay ")
+
+
+def test_a_port_in_use_ends_within_a_second_and_names_the_address():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        start = time.monotonic()
+        command = [BINARY, "serve", "--hostname", "127.0.0.1", "--port", str(port)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        assert time.monotonic() - start < 1
+    assert ended.returncode != 0
+    assert str(port) in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--quantize=awq", "--speculate=3", "--trust-remote-code", "--lora-adapters=x"])
+def test_a_flag_that_is_not_built_is_refused_by_name(flag):
+    ended = subprocess.run([BINARY, "serve", flag], capture_output=True, text=True, timeout=10)
+    assert ended.returncode == 2
+    assert flag.split("=")[0] in ended.stdout + ended.stderr
+
+
+def test_health_is_503_until_the_model_answers():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen(
+        [BINARY, "serve", "--hostname", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        statuses = []
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and statuses[-1:] != ["200"]:
+            command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/health"]
+            statuses.append(subprocess.run(command, capture_output=True, text=True).stdout)
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert statuses[-1] == "200"
+    assert "503" in statuses
+    assert set(statuses) <= {"000", "503", "200"}
+
+
+def test_sigterm_lets_a_running_stream_finish(start_server):
+    with start_server() as server:
+        answer = {}
+
+        def generate() -> None:
+            answer.update(
+                server.post("/generate", {"inputs": "A story:", "parameters": {"max_new_tokens": 150, "details": True}})
+            )
+
+        thread = threading.Thread(target=generate)
+        thread.start()
+        time.sleep(0.4)
+        server.process.send_signal(signal.SIGTERM)
+        thread.join()
+        assert server.process.wait(timeout=20) == 0
+    assert answer["details"]["generated_tokens"] == 150 or answer["details"]["finish_reason"] == "eos_token"
+
+
+def test_a_killed_router_leaves_no_worker(start_server):
+    with start_server() as server:
+        workers = server.worker_pids()
+        assert workers
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 2
+        while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(alive(pid) for pid in workers)
+
+
+def test_a_killed_worker_fails_its_streams_cleanly_and_comes_back(start_server):
+    with start_server() as server:
+        (worker,) = server.worker_pids()
+        outcome = []
+
+        def generate() -> None:
+            outcome.append(
+                server.request("POST", "/generate", {"inputs": "A story:", "parameters": {"max_new_tokens": 400}})
+            )
+
+        thread = threading.Thread(target=generate)
+        thread.start()
+        time.sleep(0.5)
+        os.kill(worker, signal.SIGKILL)
+        thread.join()
+        status, _, content = outcome[0]
+        assert status in {424, 500, 503}
+        assert b"error" in content
+        deadline = time.monotonic() + 40
+        while server.request("GET", "/health")[0] != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert server.post("/generate", {"inputs": "Hello", "parameters": {"max_new_tokens": 4}})
+
+
+def test_no_file_of_a_run_is_left_in_the_working_folder():
+    assert not (ROOT / "out").exists()
