@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = ROOT / ".venv/bin/forebay"
@@ -65,7 +64,7 @@ def prompts() -> list[str]:
     return texts[:NUM_PROMPTS]
 
 
-def call(port: int, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+def call(port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
     """Send one request; return status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     with contextlib.closing(connection):
