@@ -1,0 +1,1 @@
+"""Model families as descriptions, and the one decoder that runs them."""
