@@ -1,0 +1,1 @@
+"""Shards: how they find each other, divide work and exchange tensors."""
