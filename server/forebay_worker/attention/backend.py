@@ -1,0 +1,47 @@
+"""What an attention backend is given and must do.
+
+T = tokens of the step, S = sequences (rows), B = most blocks of a row, H = query heads, K = key-value heads,
+D = head_dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from torch import Tensor
+
+from forebay_worker.kv_cache import LayerKvCache
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMetadata:
+    """Where a step's rows lie in the packed tokens and in the cache."""
+
+    block_tables_SB: Tensor
+    """int32; padded with 0, the null block, which is never read."""
+    context_lens_S: Tensor
+    """int32; tokens of each row's sequence, this step's included."""
+    cu_seqlens_q_S1: Tensor
+    """int32 [S + 1]; row s holds tokens cu[s] to cu[s + 1], the last of its context."""
+    slot_mapping_T: Tensor
+    """int64; block * block_size + offset of each token's cache entry."""
+    max_query_len: int
+    max_context_len: int
+
+
+class AttentionBackend(Protocol):
+    """Causal attention of packed rows, prompt chunks and decodes mixed."""
+
+    name: str
+
+    def forward(
+        self,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        kv: LayerKvCache,
+        metadata: AttentionMetadata,
+        scale: float,
+    ) -> Tensor:
+        """Write k and v into the cache, then attend: [T, H, D] in q's dtype. Inputs need not be contiguous."""

@@ -1,0 +1,36 @@
+"""The CPU kernel's backend: reads blocks where they lie, all rows in one call."""
+
+from __future__ import annotations
+
+from forebay_kernels.ops.paged_attention import paged_attention, write_kv_cache
+from torch import Tensor
+
+from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.kv_cache import LayerKvCache
+
+
+class CpuPaged:
+    """See AttentionBackend."""
+
+    name = "paged"
+
+    def forward(
+        self,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        kv: LayerKvCache,
+        metadata: AttentionMetadata,
+        scale: float,
+    ) -> Tensor:
+        """See AttentionBackend."""
+        write_kv_cache(k_TKD.contiguous(), v_TKD.contiguous(), kv.key, kv.value, metadata.slot_mapping_T)
+        return paged_attention(
+            q_THD.contiguous(),
+            kv.key,
+            kv.value,
+            metadata.block_tables_SB,
+            metadata.context_lens_S,
+            metadata.cu_seqlens_q_S1,
+            scale,
+        )

@@ -1,0 +1,86 @@
+"""How many KV blocks fit. Reads what the machine and its cgroup have available; allocates nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from forebay_worker.config import WorkerConfig
+from forebay_worker.kv_cache import block_bytes
+from forebay_worker.models.spec import DecoderSpec
+
+AVAILABLE_PERCENT = 40
+"""Of available memory, all shards together: activations and other programs need the rest."""
+
+MAX_FULL_SEQUENCES = 32
+"""More cache than that many sequences of full length seldom helps, and reserving it can alarm an operator."""
+
+
+def choose_num_blocks(
+    config: WorkerConfig, spec: DecoderSpec, kv_cache_dtype: torch.dtype, available_bytes: int | None = None
+) -> int:
+    """Blocks for this shard's cache, the null block included; the group uses the least of its ranks' numbers.
+
+    `available_bytes`: for tests; else asked of the system. Without an operator's max_total_tokens a small machine
+    gets shorter sequences rather than a refusal.
+    Raises: ValueError naming the bytes needed and available, if not even one sequence fits.
+    """
+    one_block = block_bytes(spec, config.block_size, kv_cache_dtype, config.world_size)
+    max_total_tokens = min(config.max_total_tokens or spec.max_position_embeddings, spec.max_position_embeddings)
+    sequence_blocks = -(-max_total_tokens // config.block_size)
+    if config.kv_cache_bytes is not None:
+        budget, origin = config.kv_cache_bytes, "kv_cache_bytes"
+        num_blocks = budget // one_block
+    else:
+        available = available_memory(torch.device(config.device)) if available_bytes is None else available_bytes
+        budget, origin = available * AVAILABLE_PERCENT // 100 // config.world_size, "available memory"
+        num_blocks = min(budget // one_block, MAX_FULL_SEQUENCES * sequence_blocks + 1)
+    needed = 1 + (sequence_blocks if config.max_total_tokens is not None else 1)
+    if num_blocks < needed:
+        raise ValueError(
+            f"the KV cache needs `{needed * one_block}` bytes a shard for one sequence, {origin} gives `{budget}`; "
+            "lower max_total_tokens, or raise kv_cache_bytes"
+        )
+    return num_blocks
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that a new allocation can still get: on CPU the least of machine and cgroup."""
+    if device.type != "cpu":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    return min(_machine_available(), *_cgroup_available())
+
+
+def _machine_available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("`/proc/meminfo` has no MemAvailable; set kv_cache_bytes")
+
+
+def _cgroup_available() -> list[int]:
+    """Room left in this process's cgroup, version 2 or 1; page cache that it could drop counts as room."""
+    rooms = [2**63]
+    for limit, usage, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        root = Path("/sys/fs/cgroup")
+        try:
+            allowed, used = (root / limit).read_text().strip(), int((root / usage).read_text())
+            reclaimable = _stat_value(root / stat, "inactive_file")
+        except (OSError, ValueError):
+            continue
+        if allowed != "max":
+            rooms.append(max(0, int(allowed) - used + reclaimable))
+    return rooms
+
+
+def _stat_value(path: Path, key: str) -> int:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
