@@ -1,0 +1,55 @@
+"""Token embedding and output head, their vocabulary divided over ranks.
+
+T = tokens, R = rows that need logits, D = model width, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from forebay_worker.distributed.groups import ProcessGroup
+from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.quantization.method import LinearMethod
+
+
+class VocabShard:
+    """One rank's rows of a [V, D] matrix; the last rank's are padded with zeros when V does not divide."""
+
+    def __init__(self, loader: LayerLoader, role: str, vocab_size: int, hidden_size: int) -> None:
+        """Read this rank's rows."""
+        self.group: ProcessGroup = loader.group
+        self.vocab_size = vocab_size
+        self.num_rows = -(-vocab_size // self.group.world_size)
+        self.start = self.group.rank * self.num_rows
+        whole = loader.matrix(role, vocab_size, hidden_size)
+        self.method: LinearMethod = loader.linear([whole.rows(self.start, self.start + self.num_rows)])
+
+
+class VocabParallelEmbedding:
+    """Token ids -> vectors."""
+
+    def __init__(self, shard: VocabShard) -> None:
+        self._shard = shard
+
+    def __call__(self, ids_T: Tensor) -> Tensor:
+        """[T, D], whole on every rank. Ids must lie below vocab_size."""
+        shard = self._shard
+        if shard.group.world_size == 1:
+            return shard.method.embed(ids_T)
+        local_T = ids_T - shard.start
+        elsewhere_T = (local_T < 0) | (local_T >= shard.num_rows)
+        rows_TD = shard.method.embed(local_T.masked_fill(elsewhere_T, 0))
+        return shard.group.all_reduce(rows_TD.masked_fill(elsewhere_T[:, None], 0))
+
+
+class VocabParallelHead:
+    """Hidden states -> logits."""
+
+    def __init__(self, shard: VocabShard) -> None:
+        self._shard = shard
+
+    def __call__(self, hidden_RD: Tensor) -> Tensor:
+        """float32 [R, V] on every rank, padding cut off."""
+        shard = self._shard
+        logits = shard.group.all_gather_last_dim(shard.method.apply(hidden_RD))
+        return logits[:, : shard.vocab_size].float()

@@ -1,0 +1,26 @@
+"""Feed-forward layers. T = tokens, D = model width."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
+from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.models.spec import DecoderSpec
+
+
+class SwiGluMlp:
+    """down(silu(gate(x)) * up(x)). Source: arXiv 2002.05202."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+        """Read this rank's neurons."""
+        width = spec.intermediate_size
+        gate_up = (Projection("mlp.gate", width), Projection("mlp.up", width))
+        self._gate_up = ColumnParallelLinear(loader, gate_up, spec.hidden_size)
+        self._down = RowParallelLinear(loader, "mlp.down", spec.hidden_size, width)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], whole on every rank."""
+        gate, up = self._gate_up(x_TD).chunk(2, dim=-1)
+        return self._down(F.silu(gate).mul_(up))

@@ -1,0 +1,76 @@
+"""Configuration -> a model ready to run: judges the files first, then reads this rank's share of the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from forebay_worker.attention.select import select_backend
+from forebay_worker.config import WorkerConfig
+from forebay_worker.distributed.groups import ProcessGroup
+from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.models.decoder import Decoder
+from forebay_worker.models.source import ModelSource, open_model
+from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.errors import ModelRefusedError
+from forebay_worker.weights.names import Checkpoint
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A decoder and what its callers must know of it."""
+
+    decoder: Decoder
+    spec: DecoderSpec
+    vocab_size: int
+    max_position_embeddings: int
+    dtype: torch.dtype
+    """Of activations."""
+    kv_cache_dtype: torch.dtype
+    num_parameters: int
+    """Of the whole model, not of this shard."""
+
+
+def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
+    """Load the model at `config.model_path`.
+
+    Raises: ModelRefusedError or ValueError naming what is not supported, before any weight is read where possible.
+    """
+    source = open_model(Path(config.model_path))
+    source.check_num_shards(group.world_size)
+    dtype = _dtype("dtype", config.dtype or source.dtype)
+    default_kv_dtype = "float16" if source.is_quantized else config.dtype or source.dtype
+    backend = select_backend(config.attention, group.device, dtype)
+    checkpoint = source.checkpoint()
+    decoder = Decoder(source.spec, LayerLoader(checkpoint, group, dtype), backend)
+    _refuse_unread(source, checkpoint)
+    return LoadedModel(
+        decoder=decoder,
+        spec=source.spec,
+        vocab_size=source.spec.vocab_size,
+        max_position_embeddings=source.spec.max_position_embeddings,
+        dtype=dtype,
+        kv_cache_dtype=_dtype("kv_cache_dtype", config.kv_cache_dtype or default_kv_dtype),
+        num_parameters=source.tensors.num_parameters,
+    )
+
+
+def _dtype(field: str, name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"{field} is `{name}`, expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _refuse_unread(source: ModelSource, checkpoint: Checkpoint) -> None:
+    """A tensor that nothing reads would change the model's output if it were honoured (a bias, an extra norm)."""
+    spec = source.spec
+    head = spec.names["head"].at(None) if spec.tied_head else None
+    for name in checkpoint.unread():
+        if name != head and not name.endswith(spec.ignored_suffixes):
+            raise ModelRefusedError(
+                f"tensor `{name}` of `{source.path}` has no place in `{spec.architecture}` as its configuration stands"
+            )
