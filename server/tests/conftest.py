@@ -1,0 +1,38 @@
+"""Random two-layer models on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from . import stepper
+
+
+@pytest.fixture(scope="session")
+def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Any]]:
+    """(architecture, configuration, dtype) -> (a saved random model's folder, transformers' model)."""
+
+    def make(architecture: str, fields: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Path, Any]:
+        import transformers
+
+        model_class = getattr(transformers, architecture)
+        torch.manual_seed(0)
+        model = model_class(model_class.config_class(**fields)).to(dtype).eval()
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        folder = tmp_path_factory.mktemp("model")
+        model.save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., stepper.Stepper]:
+    """(path, group, changes to the configuration) -> the loaded model, ready for steps."""
+    return stepper.load
