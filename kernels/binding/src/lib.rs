@@ -1,1 +1,25 @@
-//! `forebay_kernels._native`.
+//! `forebay_kernels._native`: checks shape, dtype, contiguity and device, releases the GIL, calls the kernels.
+//!
+//! Python's side of each op (`forebay_kernels/ops/<op>.py`) holds its contract; here is only the crossing.
+
+mod instruction_set;
+mod quantized_linear;
+mod tensors;
+
+use forebay_kernels_core::KernelError;
+use pyo3::PyErr;
+use pyo3::exceptions::PyValueError;
+
+/// A kernel refuses only wrong arguments.
+fn invalid(error: KernelError) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// The native half of `forebay_kernels`.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::instruction_set::{force_instruction_set, native_info};
+    #[pymodule_export]
+    use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
+}

@@ -1,1 +1,22 @@
 //! CPU kernels on plain slices; one file an op.
+//!
+//! Every op takes an [`InstructionSet`], which can only be had for a set that the machine really has, and spreads its
+//! work over the process's thread team ([`threads`]). Unsafe code lives in `simd/` and `threads/`, and at the places
+//! where tasks of one op write disjoint parts of one output.
+
+// What `InstructionSet::vectorize` runs must be inlined into it, or it is compiled for the baseline.
+#![allow(clippy::inline_always)]
+
+mod aligned;
+mod error;
+mod float;
+mod instruction_set;
+pub mod quantized_linear;
+mod simd;
+pub mod threads;
+mod views;
+
+pub use error::KernelError;
+pub use float::{Float, FloatKind};
+pub use instruction_set::InstructionSet;
+pub use views::Rows;

@@ -1,0 +1,103 @@
+//! The crossing of `quantized_linear`, `dequantize`, `quantized_embedding`.
+
+use crate::instruction_set::current;
+use crate::invalid;
+use crate::tensors::{DType, Tensor};
+use forebay_kernels_core::quantized_linear as core;
+use half::bf16;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+/// A packed weight; lives outside torch, made once at load.
+#[pyclass(frozen, module = "forebay_kernels._native")]
+pub(crate) struct PackedWeight(core::PackedWeight);
+
+#[pymethods]
+impl PackedWeight {
+    /// Output features.
+    #[getter]
+    fn num_rows(&self) -> usize {
+        self.0.num_rows()
+    }
+
+    /// Input features.
+    #[getter]
+    fn num_columns(&self) -> usize {
+        self.0.num_columns()
+    }
+
+    /// Memory that the weight takes.
+    #[getter]
+    fn num_bytes(&self) -> usize {
+        self.0.num_bytes()
+    }
+}
+
+/// Packs `(uint8 [rows, row_bytes], type name)` segments one below the other.
+#[pyfunction]
+pub(crate) fn pack(
+    py: Python<'_>,
+    segments: Vec<(Bound<'_, PyAny>, String)>,
+    num_columns: usize,
+) -> PyResult<PackedWeight> {
+    let mut parts = Vec::with_capacity(segments.len());
+    for (tensor, name) in &segments {
+        let block_type = core::BlockType::named(name).map_err(invalid)?;
+        let tensor = Tensor::new(tensor, "segment")?;
+        let [num_rows, _] = tensor.shape()?;
+        tensor.expect_shape([num_rows, num_columns / 32 * block_type.file_bytes()])?;
+        parts.push(core::Segment { blocks: tensor.slice()?, block_type });
+    }
+    py.detach(|| core::PackedWeight::new(&parts, num_columns)).map(PackedWeight).map_err(invalid)
+}
+
+/// `out = x @ weight.T`.
+#[pyfunction]
+pub(crate) fn quantized_linear(
+    py: Python<'_>,
+    x: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PackedWeight>,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let (x, out, weight) = (Tensor::new(x, "x")?, Tensor::new(out, "out")?, &weight.get().0);
+    let [num_tokens, _] = x.shape()?;
+    out.expect_shape([num_tokens, weight.num_rows()])?;
+    let set = current();
+    let y = out.slice_mut(&[&x])?;
+    match x.dtype() {
+        DType::F32 => {
+            let x = x.rows::<f32>()?;
+            py.detach(|| core::quantized_linear(x, weight, y, set))
+        }
+        DType::Bf16 => {
+            let x = x.rows::<bf16>()?;
+            py.detach(|| core::quantized_linear(x, weight, y, set))
+        }
+        other => return Err(PyTypeError::new_err(format!("`x` is {other}, expected float32 or bfloat16"))),
+    }
+    .map_err(invalid)
+}
+
+/// The weight's values as float32 `[num_rows, num_columns]`.
+#[pyfunction]
+pub(crate) fn dequantize(py: Python<'_>, weight: &Bound<'_, PackedWeight>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (out, weight) = (Tensor::new(out, "out")?, &weight.get().0);
+    out.expect_shape([weight.num_rows(), weight.num_columns()])?;
+    let values = out.slice_mut(&[])?;
+    py.detach(|| core::dequantize(weight, values)).map_err(invalid)
+}
+
+/// `out[t] = weight[ids[t]]`.
+#[pyfunction]
+pub(crate) fn quantized_embedding(
+    py: Python<'_>,
+    ids: &Bound<'_, PyAny>,
+    weight: &Bound<'_, PackedWeight>,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let (ids, out, weight) = (Tensor::new(ids, "ids")?, Tensor::new(out, "out")?, &weight.get().0);
+    let [num_tokens] = ids.shape()?;
+    out.expect_shape([num_tokens, weight.num_columns()])?;
+    let (rows, values) = (ids.slice()?, out.slice_mut(&[&ids])?);
+    py.detach(|| core::quantized_embedding(rows, weight, values)).map_err(invalid)
+}

@@ -1,0 +1,62 @@
+//! What a kernel refuses: always the caller's mistake, named with the value at fault.
+
+/// Why a kernel did not run. Every variant is a wrong argument.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// A tensor has a shape that the op cannot take.
+    #[error("`{name}` has {got} elements a row, expected {expected}")]
+    RowLength {
+        /// The argument.
+        name: &'static str,
+        /// What the other arguments ask for.
+        expected: usize,
+        /// What was given.
+        got: usize,
+    },
+    /// Two arguments disagree about how many rows (tokens, sequences) there are.
+    #[error("`{name}` has {got} entries, expected {expected}")]
+    Count {
+        /// The argument.
+        name: &'static str,
+        /// What the other arguments ask for.
+        expected: usize,
+        /// What was given.
+        got: usize,
+    },
+    /// An index points outside what it indexes.
+    #[error("`{name}[{at}]` is `{got}`, expected 0 to {limit} (exclusive)")]
+    Index {
+        /// The argument.
+        name: &'static str,
+        /// The position of the wrong entry.
+        at: usize,
+        /// The wrong entry.
+        got: i64,
+        /// The first value that is too large.
+        limit: usize,
+    },
+    /// The number of columns cannot be cut into whole quantization blocks.
+    #[error("num_columns is `{0}`, expected a positive multiple of 32 (the quantization block)")]
+    Columns(usize),
+    /// A block format without a kernel.
+    #[error("block type `{0}` is not supported, expected one of `Q4_0`, `Q4_1`, `Q8_0`; dequantize the tensor instead")]
+    BlockType(String),
+    /// An instruction set that is unknown or that this machine lacks.
+    #[error("instruction set `{name}` is not available, this machine has {available}")]
+    InstructionSet {
+        /// What was asked for.
+        name: String,
+        /// What there is, best first.
+        available: String,
+    },
+    /// A value that has no meaning for the op.
+    #[error("`{name}` is `{got}`, expected {expected}")]
+    Value {
+        /// The argument.
+        name: &'static str,
+        /// The value, as text.
+        got: String,
+        /// What would have been right.
+        expected: String,
+    },
+}

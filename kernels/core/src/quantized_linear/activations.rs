@@ -1,0 +1,192 @@
+//! Activations as int8: quantized once a call, laid out in the tiles that the kernels walk.
+
+use super::{BLOCK, MAX_TILE_ROWS};
+use crate::threads::{SharedOutput, parallel_for, threads_for};
+use crate::{Float, InstructionSet, Rows};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Adding this to a float32 of magnitude below 2^22 rounds it to an integer (to nearest even) in its low bits.
+const ROUNDING: f32 = 12_582_912.0;
+
+/// A panel of quantized rows, cut into tiles of 8, 4, 2 and 1 rows. Inside a tile everything is `[block][row]`.
+#[derive(Debug, Default)]
+pub(super) struct QuantizedActivations {
+    num_rows: usize,
+    num_blocks: usize,
+    values: Vec<i8>,
+    scales: Vec<f32>,
+    scaled_sums: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+/// A tile: `num_rows` is 1, 2, 4 or 8.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ActivationTile<'a> {
+    /// The tile's first row in its panel.
+    pub(crate) first_row: usize,
+    pub(crate) num_rows: usize,
+    /// `[block][row][32]`.
+    pub(crate) values: &'a [i8],
+    /// `[block][row]`: what a quantized value is worth.
+    pub(crate) scales: &'a [f32],
+    /// `[block][row]`: scale times sum, which meets the weights' minimum.
+    pub(crate) scaled_sums: &'a [f32],
+    /// `[block][row]`: sum of the 32 values, which meets the weights' offset.
+    pub(crate) sums: &'a [i32],
+}
+
+/// Lends this thread's buffers: a fresh large buffer a call would cost a page fault for every 4 KiB.
+pub(super) fn with_scratch(body: impl FnOnce(&mut QuantizedActivations)) {
+    thread_local! {
+        static SCRATCH: RefCell<QuantizedActivations> = RefCell::default();
+    }
+    SCRATCH.with_borrow_mut(body);
+}
+
+impl QuantizedActivations {
+    pub(super) fn num_rows(&self) -> usize {
+        self.num_rows
+    }
+
+    /// Replaces the contents by the quantized `rows` of `x`.
+    pub(super) fn quantize<T: Float>(&mut self, x: Rows<'_, T>, rows: Range<usize>, set: InstructionSet) {
+        self.num_rows = rows.len();
+        self.num_blocks = x.row_length() / BLOCK;
+        let total = self.num_rows * self.num_blocks;
+        self.values.resize(total * BLOCK, 0);
+        self.scales.resize(total, 0.0);
+        self.scaled_sums.resize(total, 0.0);
+        self.sums.resize(total, 0);
+
+        let num_blocks = self.num_blocks;
+        let num_rows = self.num_rows;
+        let values = SharedOutput::new(&mut self.values);
+        let scales = SharedOutput::new(&mut self.scales);
+        let scaled_sums = SharedOutput::new(&mut self.scaled_sums);
+        let sums = SharedOutput::new(&mut self.sums);
+        // One thread quantizes about 4 values a nanosecond.
+        parallel_for(threads_for(total * BLOCK / 4), num_tiles(num_rows), |index| {
+            let (first_row, rows_in_tile) = tile_rows(index, num_rows);
+            let (start, length) = (first_row * num_blocks, rows_in_tile * num_blocks);
+            #[allow(unsafe_code)]
+            // SAFETY: tiles are disjoint runs of rows, each task writes its own tile.
+            let (values, scales, scaled_sums, sums) = unsafe {
+                (
+                    values.part(start * BLOCK, length * BLOCK),
+                    scales.part(start, length),
+                    scaled_sums.part(start, length),
+                    sums.part(start, length),
+                )
+            };
+            for row in 0..rows_in_tile {
+                let x = x.row(rows.start + first_row + row);
+                set.vectorize(
+                    #[inline(always)]
+                    || {
+                        for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+                            let at = block * rows_in_tile + row;
+                            let (scale, sum) = quantize_block(x, &mut values[at * BLOCK..(at + 1) * BLOCK]);
+                            scales[at] = scale;
+                            scaled_sums[at] = scale * sum as f32;
+                            sums[at] = sum;
+                        }
+                    },
+                );
+            }
+        });
+    }
+
+    /// The tiles, first rows first.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = ActivationTile<'_>> {
+        (0..num_tiles(self.num_rows)).map(|index| {
+            let (first_row, num_rows) = tile_rows(index, self.num_rows);
+            let range = first_row * self.num_blocks..(first_row + num_rows) * self.num_blocks;
+            ActivationTile {
+                first_row,
+                num_rows,
+                values: &self.values[range.start * BLOCK..range.end * BLOCK],
+                scales: &self.scales[range.clone()],
+                scaled_sums: &self.scaled_sums[range.clone()],
+                sums: &self.sums[range],
+            }
+        })
+    }
+}
+
+/// How many tiles `num_rows` rows make: as many of 8 as fit, then at most one each of 4, 2 and 1.
+fn num_tiles(num_rows: usize) -> usize {
+    num_rows / MAX_TILE_ROWS + (num_rows % MAX_TILE_ROWS).count_ones() as usize
+}
+
+/// First row and number of rows of a tile.
+fn tile_rows(index: usize, num_rows: usize) -> (usize, usize) {
+    let full = num_rows / MAX_TILE_ROWS;
+    if index < full {
+        return (index * MAX_TILE_ROWS, MAX_TILE_ROWS);
+    }
+    let mut rest = num_rows % MAX_TILE_ROWS;
+    let mut first_row = full * MAX_TILE_ROWS;
+    for _ in full..index {
+        let largest = 1 << rest.ilog2();
+        first_row += largest;
+        rest -= largest;
+    }
+    (first_row, 1 << rest.ilog2())
+}
+
+/// Quantizes 32 values to `[-127, 127]`; returns the scale (amax / 127) and the sum of the quantized values.
+#[inline(always)]
+fn quantize_block<T: Float>(x: &[T], values: &mut [i8]) -> (f32, i32) {
+    let mut block = [0.0f32; BLOCK];
+    for (wide, x) in block.iter_mut().zip(x) {
+        *wide = x.to_f32();
+    }
+    // Magnitudes order like their bits, and a NaN's bits are above all: it survives into the scale.
+    let amax = f32::from_bits(block.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+    let mut sum = 0;
+    for (x, value) in block.iter().zip(values) {
+        let rounded = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i8;
+        *value = rounded;
+        sum += i32::from(rounded);
+    }
+    (amax / 127.0, sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_the_rows_in_order_without_a_gap() {
+        for num_rows in 0..40 {
+            let mut next = 0;
+            for index in 0..num_tiles(num_rows) {
+                let (first, count) = tile_rows(index, num_rows);
+                assert_eq!(first, next);
+                assert!([1, 2, 4, 8].contains(&count));
+                next += count;
+            }
+            assert_eq!(next, num_rows);
+        }
+    }
+
+    #[test]
+    fn halves_round_to_even_and_the_largest_magnitude_becomes_127() {
+        let mut x = [0.0f32; BLOCK];
+        (x[0], x[1], x[2], x[3]) = (-127.0, 0.5, 1.5, 2.5);
+        let mut values = [0i8; BLOCK];
+        let (scale, sum) = quantize_block(&x, &mut values);
+        assert_eq!((&values[..4], scale, sum), (&[-127, 0, 2, 2][..], 1.0, -123));
+    }
+
+    #[test]
+    fn a_nan_survives_into_the_scale_and_zeros_have_scale_zero() {
+        let mut values = [1i8; BLOCK];
+        let mut x = [0.0f32; BLOCK];
+        assert_eq!(quantize_block(&x, &mut values), (0.0, 0));
+        x[7] = f32::NAN;
+        assert!(quantize_block(&x, &mut values).0.is_nan());
+    }
+}

@@ -1,0 +1,103 @@
+"""Matrix products with GGUF's 4- and 8-bit weights, computed on the packed weights.
+
+Shapes: T = tokens in the step, K = input features (num_columns), N = output features (num_rows), B = K / 32 blocks.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from forebay_kernels import _native
+from forebay_kernels._native import PackedWeight
+
+__all__ = [
+    "PackedWeight",
+    "dequantize",
+    "pack",
+    "quantized_embedding",
+    "quantized_linear",
+    "quantized_linear_reference",
+]
+
+BLOCK_SIZE = 32
+"""Columns that share a scale, in weights and in activations."""
+
+
+def pack(segments: Sequence[tuple[Tensor, str]], num_columns: int) -> PackedWeight:
+    """Pack weights from a GGUF file for `quantized_linear`; segments lie one below the other (fused projections).
+
+    Args:
+        segments: (uint8 [rows, row_bytes] blocks as in the file, ggml type name `Q4_0`, `Q4_1` or `Q8_0`) each; types
+            may differ. The tensors are copied from, not kept.
+        num_columns: K, a multiple of 32.
+
+    Raises:
+        ValueError: for a type or a shape without a kernel, naming it.
+
+    Source: block layouts of ggml-common.h (block_q4_0, block_q4_1, block_q8_0).
+    """
+    return _native.pack(segments, num_columns)
+
+
+def quantized_linear(x_TK: Tensor, weight: PackedWeight, out: Tensor | None = None) -> Tensor:
+    """Multiply each row of `x_TK` with the weight: `out[t, n] = sum_k x[t, k] * weight[n, k]`.
+
+    The activations of a row are rounded to int8 by blocks of 32 (scale = amax / 127); integer dot products a block,
+    float32 sums over blocks in one fixed order: a row's result is bit-equal whatever other rows are in the call.
+
+    Args:
+        x_TK: float32 or bfloat16, rows contiguous (the row stride is free), in CPU memory. Not modified.
+        weight: from `pack`, N x K.
+        out: float32 [T, N] contiguous to write into; made when None.
+
+    Returns:
+        float32 [T, N]. A row with NaN or infinity yields NaN.
+
+    Raises:
+        ValueError: for a shape, stride or device that does not fit. TypeError: for another dtype.
+    """
+    if out is None:
+        out = torch.empty((x_TK.shape[0], weight.num_rows), dtype=torch.float32)
+    _native.quantized_linear(x_TK, weight, out)
+    return out
+
+
+def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
+    """Compute what `quantized_linear` computes with torch operators: the same rounding of activations, float64 sums.
+
+    Returns:
+        float32 [T, N]; the kernel differs from it by the rounding of float32 sums only.
+    """
+    x_TBk = x_TK.to(torch.float32).reshape(x_TK.shape[0], -1, BLOCK_SIZE)
+    amax_TB1 = x_TBk.abs().amax(dim=2, keepdim=True)
+    inverse_TB1 = torch.where(amax_TB1 > 0, 127.0 / amax_TB1, 0.0)
+    rounded_TBk = (x_TBk * inverse_TB1).round()
+    quantized_TK = (rounded_TBk.double() * (amax_TB1 / 127.0)).flatten(1)
+    out_TN: Tensor = (quantized_TK @ dequantize(weight).double().T).float()
+    return out_TN
+
+
+def dequantize(weight: PackedWeight) -> Tensor:
+    """Return the weight's values, float32 [N, K]: exactly what the file's format defines."""
+    out_NK = torch.empty((weight.num_rows, weight.num_columns), dtype=torch.float32)
+    _native.dequantize(weight, out_NK)
+    return out_NK
+
+
+def quantized_embedding(ids_T: Tensor, weight: PackedWeight) -> Tensor:
+    """Gather rows of the weight and dequantize them: for embeddings that share the output head's packed weight.
+
+    Args:
+        ids_T: int64 row indices, contiguous, in CPU memory.
+        weight: from `pack`, N x K.
+
+    Returns:
+        float32 [T, K].
+
+    Raises:
+        ValueError: for an index outside [0, N), naming it.
+    """
+    out_TK = torch.empty((ids_T.shape[0], weight.num_columns), dtype=torch.float32)
+    _native.quantized_embedding(ids_T, weight, out_TK)
+    return out_TK
