@@ -5,10 +5,24 @@
 //! the sampled tokens back. [`Scheduler`] is the whole public surface.
 #![forbid(unsafe_code)]
 
+mod block_manager;
+mod block_pool;
+mod in_flight;
+mod invariants;
 mod limits;
+mod planner;
+mod preemption;
+mod prefix_cache;
+mod queue;
+mod recovery;
 mod request;
+mod results;
 mod scheduler;
+mod sequence;
+mod sequence_table;
+mod slots;
 mod step;
+mod token_budget;
 
 pub use limits::Limits;
 pub use request::{FinishReason, NewRequest, RequestId, RowFlags, SubmitError, Time};

@@ -1,19 +1,54 @@
-//! The whole public surface of the crate.
+//! The whole public surface of the crate. The work is done next door: `planner` makes plans, `results` takes their
+//! results, `preemption` finds blocks when there are none, `recovery` undoes steps that failed.
 
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::block_manager::BlockManager;
+use crate::in_flight::{PlanClock, SentPlan};
 use crate::limits::Limits;
-use crate::request::{NewRequest, RequestId, SubmitError, Time};
+use crate::planner::Planner;
+use crate::queue::Queue;
+use crate::request::{FinishReason, NewRequest, RequestId, SubmitError, Time};
+use crate::sequence::{Sequence, Standing};
+use crate::sequence_table::{SequenceKey, SequenceTable};
+use crate::slots::Slots;
 use crate::step::{Event, ResultError, StepPlan, StepResult};
+use crate::token_budget::TokenBudget;
 
 /// Queue, blocks, prefix tree and what is in flight.
 #[derive(Debug)]
 pub struct Scheduler {
-    limits: Limits,
+    pub(crate) limits: Limits,
+    pub(crate) sequences: SequenceTable,
+    pub(crate) queue: Queue,
+    pub(crate) deadlines: BTreeSet<(Time, SequenceKey)>,
+    pub(crate) slots: Slots,
+    pub(crate) blocks: BlockManager,
+    pub(crate) clock: PlanClock,
+    /// Oldest first; as many as `clock` says.
+    pub(crate) in_flight: VecDeque<SentPlan>,
+    pub(crate) budget: TokenBudget,
+    /// Where the turn stands when a reduced budget cannot serve all decodes at once.
+    pub(crate) decode_turn: u32,
+    pub(crate) num_arrivals: u64,
+    pub(crate) totals: Totals,
+}
+
+/// Counts that only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) preemptions: u64,
+    pub(crate) rollbacks: u64,
+    /// In incarnations that are over.
+    pub(crate) evictions: u64,
+    pub(crate) prefix_queried_tokens: u64,
+    pub(crate) prefix_hit_tokens: u64,
 }
 
 /// A picture of the scheduler for metrics and tests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Requests that wait for a slot.
+    /// Requests that wait for a slot, preempted ones included.
     pub queued: u32,
     /// Prompt tokens that wait.
     pub queued_tokens: u64,
@@ -31,7 +66,11 @@ pub struct Stats {
     pub plans_in_flight: u32,
     /// Preemptions since the start.
     pub preemptions: u64,
-    /// Prompt tokens looked up in the prefix tree since the start.
+    /// Sequences sent again because a step they depended on had failed, since the start.
+    pub rollbacks: u64,
+    /// Cached blocks given to another prefix, since the start.
+    pub evictions: u64,
+    /// Prompt tokens looked up in the prefix tree since the start (each request once).
     pub prefix_queried_tokens: u64,
     /// Of those, found.
     pub prefix_hit_tokens: u64,
@@ -39,8 +78,27 @@ pub struct Stats {
 
 impl Scheduler {
     /// An empty scheduler over an empty pool.
+    ///
+    /// # Panics
+    /// When the limits cannot work: every sequence must get a token into every plan, and a block must be left to give.
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
+        assert!(limits.block_size > 0 && limits.num_blocks > 1, "the pool is empty: {limits:?}");
+        assert!(limits.max_sequences > 0, "there are no slots: {limits:?}");
+        assert!(limits.max_plan_tokens >= limits.max_sequences, "a plan must hold a decode a slot: {limits:?}");
+        Self {
+            sequences: SequenceTable::default(),
+            queue: Queue::default(),
+            deadlines: BTreeSet::new(),
+            slots: Slots::new(limits.max_sequences),
+            blocks: BlockManager::new(&limits),
+            clock: PlanClock::default(),
+            in_flight: VecDeque::new(),
+            budget: TokenBudget::new(limits.max_plan_tokens),
+            decode_turn: 0,
+            num_arrivals: 0,
+            totals: Totals::default(),
+            limits,
+        }
     }
 
     /// The bounds it was made with.
@@ -49,36 +107,140 @@ impl Scheduler {
     }
 
     /// Puts a request into the line.
-    pub fn submit(&mut self, _request: NewRequest, _now: Time) -> Result<(), SubmitError> {
+    ///
+    /// # Panics
+    /// When the id names a request that has not ended.
+    pub fn submit(&mut self, request: NewRequest, now: Time) -> Result<(), SubmitError> {
+        check_request(&request, &self.limits)?;
+        self.queue.check_room(request.num_prompt_tokens, &self.limits, now)?;
+        let (deadline, num_prompt_tokens) = (request.deadline, request.num_prompt_tokens);
+        let sequence = Sequence::new(request, self.num_arrivals);
+        self.num_arrivals += 1;
+        let rank = sequence.rank;
+        let key = self.sequences.insert(sequence);
+        self.queue.insert(rank, key, num_prompt_tokens);
+        self.deadlines.extend(deadline.map(|time| (time, key)));
         Ok(())
     }
 
     /// Ends a request in whatever state it is; no further events come of it. Unknown ids are ignored.
-    pub fn cancel(&mut self, _id: RequestId) {}
+    pub fn cancel(&mut self, id: RequestId) {
+        if let Some(key) = self.sequences.find(id) {
+            self.remove(key);
+        }
+    }
 
     /// The next step, or `None` when there is nothing to compute or `run_ahead + 1` plans are in flight.
     /// A returned plan counts as sent. Events (deadlines, starts) are pushed to `events`.
-    pub fn next_plan(&mut self, _now: Time, _events: &mut Vec<Event>) -> Option<StepPlan> {
-        None
+    ///
+    /// Call it again after `submit` and after `apply`. Slots given back wait for the next plan that has a row; blocks
+    /// do not: they are free when the plans in flight have been answered.
+    pub fn next_plan(&mut self, now: Time, events: &mut Vec<Event>) -> Option<StepPlan> {
+        self.expire(now, events);
+        if self.clock.num_in_flight() > u64::from(self.limits.run_ahead) {
+            return None;
+        }
+        Planner::new(self, now, events).plan_step()
     }
 
     /// Takes the result of the oldest plan in flight and pushes what requests learn from it.
-    /// An error is the worker's bug (a step out of order, a row never planned): the caller must tear the group down.
-    pub fn apply(&mut self, _result: &StepResult, _now: Time, _events: &mut Vec<Event>) -> Result<(), ResultError> {
+    /// An error is the worker's bug (a step out of order, a row never planned): nothing has changed, and the caller
+    /// must tear the group down.
+    pub fn apply(&mut self, result: &StepResult, now: Time, events: &mut Vec<Event>) -> Result<(), ResultError> {
+        self.take_result(result, events)?;
+        self.expire(now, events);
         Ok(())
     }
 
     /// The group died: every request that had started ends with `GroupLost`, those still in line stay there; pool and
     /// tree are empty, `step_id` is 0 again.
-    pub fn group_lost(&mut self, _now: Time, _events: &mut Vec<Event>) {}
+    pub fn group_lost(&mut self, now: Time, events: &mut Vec<Event>) {
+        let started: Vec<SequenceKey> =
+            self.sequences.iter().filter(|(_, sequence)| sequence.was_started).map(|(key, _)| key).collect();
+        for key in started {
+            self.finish(key, FinishReason::GroupLost, events);
+        }
+        self.slots.reset();
+        self.totals.evictions += self.blocks.num_evictions();
+        self.blocks = BlockManager::new(&self.limits);
+        self.clock = PlanClock::default();
+        self.in_flight.clear();
+        self.budget = TokenBudget::new(self.limits.max_plan_tokens);
+        self.expire(now, events);
+    }
 
     /// When the earliest deadline passes, for the caller's timer.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        self.deadlines.first().map(|&(time, _)| time)
     }
 
     /// Counts now.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats {
+            queued: self.queue.len(),
+            queued_tokens: self.queue.num_prompt_tokens(),
+            running: self.slots.num_tenants(),
+            blocks_held: self.blocks.num_held(),
+            blocks_cached: self.blocks.num_cached(),
+            blocks_free: self.blocks.num_free(),
+            blocks_fenced: self.blocks.num_fenced(),
+            plans_in_flight: self.in_flight.len() as u32,
+            preemptions: self.totals.preemptions,
+            rollbacks: self.totals.rollbacks,
+            evictions: self.totals.evictions + self.blocks.num_evictions(),
+            prefix_queried_tokens: self.totals.prefix_queried_tokens,
+            prefix_hit_tokens: self.totals.prefix_hit_tokens,
+        }
     }
+
+    /// Ends every request whose deadline has passed.
+    fn expire(&mut self, now: Time, events: &mut Vec<Event>) {
+        while let Some(&(time, key)) = self.deadlines.first()
+            && time <= now
+        {
+            self.finish(key, FinishReason::Deadline, events);
+        }
+    }
+
+    /// Ends a request and tells it why.
+    pub(crate) fn finish(&mut self, key: SequenceKey, reason: FinishReason, events: &mut Vec<Event>) {
+        let id = self.sequences[key].request.id;
+        self.remove(key);
+        events.push(Event::Finished { id, reason });
+    }
+
+    /// Forgets a request, wherever it is. Results still in flight for it find another tenancy, or none.
+    fn remove(&mut self, key: SequenceKey) {
+        let Some(sequence) = self.sequences.remove(key) else { return };
+        match sequence.standing {
+            Standing::Waiting | Standing::Preempted(_) => self.queue.remove(sequence.rank),
+            Standing::Running(tenancy) => {
+                self.slots.vacate(tenancy);
+                self.blocks.release(&sequence.blocks, self.clock);
+            }
+        }
+        if let Some(time) = sequence.request.deadline {
+            self.deadlines.remove(&(time, key));
+        }
+    }
+}
+
+/// Refuses what can never run under these limits.
+fn check_request(request: &NewRequest, limits: &Limits) -> Result<(), SubmitError> {
+    let num_known = request.token_ids.len() as u64;
+    let num_prompt = u64::from(request.num_prompt_tokens);
+    let max_tokens = num_prompt + u64::from(request.max_new_tokens);
+    if num_prompt == 0 || num_prompt > num_known || num_known >= max_tokens {
+        return Err(SubmitError::Empty);
+    }
+    if max_tokens > u64::from(limits.max_total_tokens) {
+        return Err(SubmitError::TooLong { tokens: max_tokens, limit: limits.max_total_tokens });
+    }
+    let needed_blocks = (max_tokens + u64::from(limits.run_ahead)).div_ceil(u64::from(limits.block_size));
+    let available_blocks = limits.num_blocks - 1;
+    if needed_blocks > u64::from(available_blocks) {
+        return Err(SubmitError::NeverFits { needed_blocks, available_blocks });
+    }
+    debug_assert!(request.stop_token_ids.is_sorted(), "stop_token_ids must be sorted");
+    Ok(())
 }

@@ -1,0 +1,44 @@
+//! What has been sent and not yet answered: the clock that fences are measured on, and a record of each plan.
+
+use crate::block_pool::BlockId;
+use crate::sequence_table::SequenceKey;
+use crate::step::SequenceRef;
+
+/// Plans sent and plans answered in this incarnation. Counts, not ids, so that "none yet" needs no special case:
+/// step `n` has been answered when `answered > n`, and the next plan is step `sent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PlanClock {
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+}
+
+impl PlanClock {
+    pub(crate) fn num_in_flight(self) -> u64 {
+        self.sent - self.answered
+    }
+}
+
+/// What the scheduler must remember of a plan until its result comes.
+#[derive(Debug)]
+pub(crate) struct SentPlan {
+    pub(crate) step_id: u64,
+    pub(crate) rows: Vec<SentRow>,
+    /// Prompt blocks that entered the prefix tree on the strength of this plan, parents first, with their writers.
+    pub(crate) published: Vec<(BlockId, SequenceRef)>,
+}
+
+/// One row of a sent plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SentRow {
+    /// Where to look; whether it is still the same tenant is for `sequence` to say.
+    pub(crate) key: SequenceKey,
+    pub(crate) sequence: SequenceRef,
+    pub(crate) samples: bool,
+    pub(crate) num_tokens: u32,
+}
+
+impl SentPlan {
+    pub(crate) fn num_tokens(&self) -> u32 {
+        self.rows.iter().map(|row| row.num_tokens).sum()
+    }
+}
