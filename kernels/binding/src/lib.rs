@@ -11,6 +11,7 @@ use pyo3::PyErr;
 use pyo3::exceptions::PyValueError;
 
 /// A kernel refuses only wrong arguments.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` wants
 fn invalid(error: KernelError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }

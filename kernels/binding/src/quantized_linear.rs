@@ -35,11 +35,8 @@ impl PackedWeight {
 
 /// Packs `(uint8 [rows, row_bytes], type name)` segments one below the other.
 #[pyfunction]
-pub(crate) fn pack(
-    py: Python<'_>,
-    segments: Vec<(Bound<'_, PyAny>, String)>,
-    num_columns: usize,
-) -> PyResult<PackedWeight> {
+pub(crate) fn pack(py: Python<'_>, segments: &Bound<'_, PyAny>, num_columns: usize) -> PyResult<PackedWeight> {
+    let segments: Vec<(Bound<'_, PyAny>, String)> = segments.extract()?;
     let mut parts = Vec::with_capacity(segments.len());
     for (tensor, name) in &segments {
         let block_type = core::BlockType::named(name).map_err(invalid)?;

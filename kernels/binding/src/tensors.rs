@@ -1,4 +1,4 @@
-//! torch tensors as slices, through DLPack's C exchange table: about 40 ns a tensor, against 1 us for a capsule.
+//! torch tensors as slices, through `DLPack`'s C exchange table: about 40 ns a tensor, against 1 us for a capsule.
 //!
 //! All unsafe code of the binding is here. A [`Tensor`] borrows the Python object, which keeps its memory alive while
 //! the GIL is released; as with torch's own operators, nobody may resize or write an argument during the call.

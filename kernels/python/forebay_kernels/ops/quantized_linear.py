@@ -69,7 +69,7 @@ def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
     Returns:
         float32 [T, N]; the kernel differs from it by the rounding of float32 sums only.
     """
-    x_TBk = x_TK.to(torch.float32).reshape(x_TK.shape[0], -1, BLOCK_SIZE)
+    x_TBk = x_TK.to(torch.float32).reshape(x_TK.shape[0], x_TK.shape[1] // BLOCK_SIZE, BLOCK_SIZE)
     amax_TB1 = x_TBk.abs().amax(dim=2, keepdim=True)
     inverse_TB1 = torch.where(amax_TB1 > 0, 127.0 / amax_TB1, 0.0)
     rounded_TBk = (x_TBk * inverse_TB1).round()
