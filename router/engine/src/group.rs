@@ -19,11 +19,12 @@ pub struct GroupExit {
 /// One tensor-parallel group of shards.
 pub trait WorkerGroup: Send + 'static {
     /// Starts all shards of a new incarnation and answers a channel to each, by rank. The engine does the handshake.
+    /// The future may be dropped half-way (a timeout, a shutdown): `kill` follows then too.
     fn start(&mut self, incarnation: u64) -> impl Future<Output = Result<Vec<Channel>, GroupError>> + Send;
 
-    /// Resolves when any shard of the running incarnation has exited.
+    /// Resolves when any shard of the running incarnation has exited. May be dropped and asked again.
     fn exited(&mut self) -> impl Future<Output = GroupExit> + Send;
 
-    /// Kills every shard and waits until all are gone.
+    /// Kills every shard and waits until all are gone. Does nothing where none runs.
     fn kill(&mut self) -> impl Future<Output = ()> + Send;
 }

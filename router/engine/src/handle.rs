@@ -1,11 +1,17 @@
 //! The engine's public face: submit a request, read its tokens, drop it to cancel.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use forebay_scheduler::{RequestId, Stats};
 use forebay_wire::SamplingParams;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::driver::Driver;
 use crate::error::EngineError;
 use crate::group::WorkerGroup;
+use crate::requests::{Delivery, Submission};
 
 /// What the operator allows; everything else comes from the workers' handshake.
 #[derive(Debug, Clone)]
@@ -144,54 +150,166 @@ pub enum GenerationEvent {
     Finished(forebay_scheduler::FinishReason),
 }
 
-/// A handle to the driver loop; cheap to clone.
+/// A handle to the driver loop; cheap to clone. When the last handle and the last [`Generation`] are gone, the
+/// driver kills its group and ends.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared>,
+}
+
+/// What the driver tells the handles.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) state: watch::Sender<EngineState>,
+    pub(crate) worker_info: RwLock<Option<WorkerInfo>>,
+    pub(crate) stats: Mutex<Stats>,
+    next_id: AtomicU64,
+    max_buffered_events: usize,
+}
+
+/// What the handles ask of the driver. The channel has no bound of its own: each request has at most two commands in
+/// it, and what a request costs is bounded by the scheduler's queue and, before that, by the number of callers.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit { submission: Box<Submission>, reply: oneshot::Sender<Result<(), EngineError>> },
+    Cancel(RequestId),
+    Drain { deadline: Duration, done: oneshot::Sender<()> },
+}
 
 impl Engine {
     /// Starts the driver loop over a group. Returns at once; [`Engine::state`] tells when it is ready.
-    pub fn start(_config: EngineConfig, _group: impl WorkerGroup) -> Self {
-        Self {}
+    /// Must be called within a tokio runtime, after the metrics recorder is installed.
+    pub fn start(config: EngineConfig, group: impl WorkerGroup) -> Self {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(EngineState::Starting),
+            worker_info: RwLock::default(),
+            stats: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            max_buffered_events: config.max_buffered_events.max(1),
+        });
+        tokio::spawn(crate::lifecycle::run(group, Driver::new(config, Arc::clone(&shared), receiver)));
+        Self { commands, shared }
     }
 
     /// Enters a request. An error here is known before any stream begins.
-    #[expect(clippy::unused_async, reason = "awaits the driver's answer")]
-    pub async fn submit(&self, _request: EngineRequest) -> Result<Generation, EngineError> {
-        Err(EngineError::Unavailable("starting".to_owned()))
+    pub async fn submit(&self, request: EngineRequest) -> Result<Generation, EngineError> {
+        self.check(&request)?;
+        let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        // One place more than events may wait: the end of the stream always fits.
+        let (sender, events) = mpsc::channel(self.shared.max_buffered_events + 1);
+        let (reply, answer) = oneshot::channel();
+        let submission = Box::new(Submission { id, request, events: sender });
+        self.commands.send(Command::Submit { submission, reply }).map_err(|_| self.gone())?;
+        // From here on the driver may hold it: dropping this future must cancel it.
+        let mut generation = Generation { id, events, commands: self.commands.clone(), ended: false };
+        let answer = answer.await.unwrap_or_else(|_| Err(self.gone()));
+        generation.ended = answer.is_err();
+        answer.map(|()| generation)
     }
 
     /// Whether requests can be served now.
     pub fn state(&self) -> EngineState {
-        EngineState::Starting
+        self.shared.state.borrow().clone()
     }
 
     /// Resolves when the state is no longer equal to `seen`.
-    pub async fn state_changed(&self, _seen: &EngineState) -> EngineState {
-        std::future::pending().await
+    pub async fn state_changed(&self, seen: &EngineState) -> EngineState {
+        let mut states = self.shared.state.subscribe();
+        match states.wait_for(|state| state != seen).await {
+            Ok(state) => state.clone(),
+            // Cannot be: `self` holds the sender.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// What the workers said; `None` until first ready.
     pub fn worker_info(&self) -> Option<WorkerInfo> {
-        None
+        self.shared.worker_info.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The scheduler's counts, as of the last step.
-    pub fn stats(&self) -> forebay_scheduler::Stats {
-        forebay_scheduler::Stats::default()
+    pub fn stats(&self) -> Stats {
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes nothing new, lets what runs finish until `deadline`, ends the rest with an error, then stops the group.
-    pub async fn drain(&self, _deadline: Duration) {}
+    /// Goes on when the future is dropped.
+    pub async fn drain(&self, deadline: Duration) {
+        let (done, drained) = oneshot::channel();
+        // A driver that is gone has nothing left to drain.
+        if self.commands.send(Command::Drain { deadline, done }).is_ok() {
+            let _ = drained.await;
+        }
+    }
+
+    /// What can be refused without the driver, so that its loop never reads a prompt.
+    fn check(&self, request: &EngineRequest) -> Result<(), EngineError> {
+        let info = self.shared.worker_info.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(info) = info.as_ref() else { return Err(self.gone()) };
+        if let Some(id) = request.token_ids.iter().find(|id| **id >= info.vocab_size) {
+            let vocab_size = info.vocab_size;
+            return Err(EngineError::Invalid(format!("token id `{id}` is outside the vocabulary of `{vocab_size}`")));
+        }
+        let needs = [
+            (request.logprobs, "logprobs"),
+            (request.prompt_logprobs, "prompt_logprobs"),
+            (!request.sampling.grammar_id.is_empty(), "grammar"),
+        ];
+        let missing = needs.into_iter().find(|(asked, name)| *asked && !info.features.iter().any(|have| have == name));
+        match missing {
+            Some((_, name)) => Err(EngineError::Invalid(format!("this worker does not offer `{name}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn gone(&self) -> EngineError {
+        EngineError::Unavailable(unavailable(&self.state()))
+    }
+}
+
+/// Why a state takes no requests.
+pub(crate) fn unavailable(state: &EngineState) -> String {
+    match state {
+        EngineState::Starting => "the model is loading".to_owned(),
+        EngineState::Ready => "the engine has stopped".to_owned(),
+        EngineState::Restarting(reason) => format!("its workers are restarting ({reason})"),
+        EngineState::Failed(reason) => format!("its workers did not start ({reason})"),
+        EngineState::Draining => "the server is shutting down".to_owned(),
+    }
 }
 
 /// The tokens of one request as they come. Dropping it cancels the request.
 #[derive(Debug)]
-pub struct Generation {}
+pub struct Generation {
+    id: RequestId,
+    events: mpsc::Receiver<Delivery>,
+    commands: mpsc::UnboundedSender<Command>,
+    ended: bool,
+}
 
 impl Generation {
-    /// The next event; `None` after `Finished` or an error.
-    #[expect(clippy::unused_async, reason = "awaits the driver's events")]
+    /// The next event; `None` after `Finished` or an error. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<GenerationEvent, EngineError>> {
-        None
+        if self.ended {
+            return None;
+        }
+        let delivery = self
+            .events
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(EngineError::Unavailable("the engine has stopped".to_owned())));
+        self.ended = !matches!(&delivery, Ok(event) if !matches!(event, GenerationEvent::Finished(_)));
+        Some(delivery)
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if !self.ended {
+            // An engine that is gone holds nothing to cancel.
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
     }
 }

@@ -1,9 +1,18 @@
 //! The async shell round the scheduler. Token ids only, never text; `driver.rs` is the one loop.
 #![forbid(unsafe_code)]
 
+mod convert;
+mod driver;
 mod error;
+#[cfg(feature = "fake-worker")]
+pub mod fake_worker;
 mod group;
 mod handle;
+mod handshake;
+mod lifecycle;
+mod metrics;
+mod requests;
+mod shards;
 
 pub use error::{EngineError, GroupError};
 pub use group::{GroupExit, WorkerGroup};

@@ -1,0 +1,381 @@
+//! The one loop: take commands, `next_plan`, send, take an answer, `apply`, deliver; one step ahead.
+//!
+//! One task owns the scheduler, so nothing here is locked or shared. The loop sleeps until a command, an answer, the
+//! group's exit or a deadline wakes it; then it does all there is to do and plans again. It never waits for a reader.
+//! What starts, ends and replaces the group is `lifecycle.rs`.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use forebay_scheduler::{Event, Limits, RequestId, Scheduler, StepPlan, SubmitError, Time};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::convert::{Answer, plan_to_wire};
+use crate::error::{EngineError, GroupError};
+use crate::group::GroupExit;
+use crate::handle::{Command, EngineConfig, EngineState, Shared, WorkerInfo, unavailable};
+use crate::handshake::limits;
+use crate::metrics::{Meters, Method};
+use crate::requests::{Requests, Submission, scheduler_request};
+use crate::shards::Shards;
+
+/// Commands taken in one turn, so that a flood of submissions cannot keep results waiting.
+const MAX_COMMANDS: usize = 256;
+
+/// How long the timer sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// A dying process breaks its stream a moment before its exit is seen; the exit says more.
+pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
+
+/// How serving ended.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// Drained, or nobody holds the engine any more.
+    Stopped,
+    /// The group must be killed and replaced.
+    Lost(GroupError),
+}
+
+/// An order to finish.
+struct Drain {
+    deadline: Instant,
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+/// Owner of the scheduler and of every request's channel.
+pub(crate) struct Driver {
+    pub(crate) config: EngineConfig,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    inbox: Vec<Command>,
+    /// `None` until the first handshake tells the limits.
+    scheduler: Option<Scheduler>,
+    requests: Requests,
+    events: Vec<Event>,
+    in_flight: VecDeque<Method>,
+    drain: Option<Drain>,
+    /// Every handle and every generation is gone.
+    abandoned: bool,
+    epoch: Instant,
+}
+
+impl Driver {
+    pub(crate) fn new(config: EngineConfig, shared: Arc<Shared>, commands: mpsc::UnboundedReceiver<Command>) -> Self {
+        Self {
+            requests: Requests::new(config.max_buffered_events.max(1), Meters::new()),
+            config,
+            shared,
+            commands,
+            inbox: Vec::new(),
+            scheduler: None,
+            events: Vec::new(),
+            in_flight: VecDeque::new(),
+            drain: None,
+            abandoned: false,
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Serves with a ready group until it is lost or the engine stops.
+    pub(crate) async fn serve(&mut self, mut shards: Shards, exited: impl Future<Output = GroupExit>) -> Served {
+        tokio::pin!(exited);
+        let timer = sleep_until(Instant::now() + IDLE);
+        tokio::pin!(timer);
+        loop {
+            if let Err(error) = self.send_plans(&mut shards) {
+                return Served::Lost(error);
+            }
+            self.publish();
+            if self.is_done() {
+                return Served::Stopped;
+            }
+            self.arm(timer.as_mut(), &shards);
+            let turn = tokio::select! {
+                answered = shards.next_answer() => answered.and_then(|(answer, took)| self.take_answer(answer, took)),
+                exit = &mut exited => return Served::Lost(lost(&exit)),
+                received = self.commands.recv_many(&mut self.inbox, MAX_COMMANDS) => {
+                    self.take_commands(received);
+                    Ok(())
+                }
+                () = timer.as_mut() => self.check_step_deadline(&shards),
+            };
+            if let Err(error) = turn {
+                return Served::Lost(timeout(EXIT_GRACE, exited).await.map_or(error, |exit| lost(&exit)));
+            }
+        }
+    }
+
+    /// Runs `work` (a start, a pause, a kill) while commands and deadlines are still looked after.
+    /// `None`: the engine is to stop; `work` is unfinished.
+    pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        loop {
+            self.expire_waiting();
+            self.publish();
+            if self.is_done() {
+                return None;
+            }
+            let deadline = self.requests.next_deadline().map(|at| self.instant(at));
+            let due = deadline.into_iter().chain(self.drain.as_ref().map(|drain| drain.deadline)).min();
+            tokio::select! {
+                done = &mut work => return Some(done),
+                received = self.commands.recv_many(&mut self.inbox, MAX_COMMANDS) => self.take_commands(received),
+                () = sleep_until(due.unwrap_or_else(|| Instant::now() + IDLE)) => {}
+            }
+        }
+    }
+
+    /// A group agrees with itself and the router. A pool at least as large as the last one's is used as that was, so
+    /// that those in line stay there; a smaller one could not hold what they were admitted for.
+    pub(crate) fn group_ready(&mut self, info: WorkerInfo) {
+        let offered = limits(&info, &self.config);
+        let keeps = self.scheduler.as_ref().is_some_and(|scheduler| holds(scheduler.limits(), &offered));
+        if !keeps {
+            self.requests.fail_all(&EngineError::GroupLost("its workers came back with smaller limits".to_owned()));
+            self.scheduler = Some(Scheduler::new(offered));
+            self.requests.meters().group_ready(u64::from(info.num_blocks - 1) * u64::from(info.block_size));
+            *self.shared.worker_info.write().unwrap_or_else(PoisonError::into_inner) = Some(info);
+        }
+        self.set_state(EngineState::Ready);
+    }
+
+    /// The group is gone: whoever ran learns of it, whoever waited waits on.
+    pub(crate) fn group_lost(&mut self, reason: &str) {
+        self.set_state(EngineState::Restarting(reason.to_owned()));
+        self.requests.meters().group_lost();
+        for method in self.in_flight.drain(..) {
+            self.requests.meters().step_failed(method);
+        }
+        let now = self.now();
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.group_lost(now, &mut self.events);
+        }
+        self.deliver(None, reason);
+        self.publish();
+    }
+
+    /// Moves to `state`, but never away from draining.
+    pub(crate) fn set_state(&self, state: EngineState) {
+        if self.drain.is_none() {
+            self.shared.state.send_replace(state);
+        }
+    }
+
+    /// The last word to everybody: requests get an error, whoever waits for the drain an answer.
+    pub(crate) fn stop(mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.take_command(command);
+        }
+        self.end_all();
+        self.publish();
+        self.requests.meters().group_gone();
+        for waiter in self.drain.into_iter().flat_map(|drain| drain.waiters) {
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Sends as many plans as may be in flight.
+    fn send_plans(&mut self, shards: &mut Shards) -> Result<(), GroupError> {
+        loop {
+            let began = Instant::now();
+            let now = self.now();
+            let Some(scheduler) = &mut self.scheduler else { return Ok(()) };
+            let plan = scheduler.next_plan(now, &mut self.events);
+            let planned = plan.as_ref().map_or(Ok(()), |plan| self.send_plan(plan, began, shards));
+            self.deliver(None, "");
+            if plan.is_none() || planned.is_err() {
+                return planned;
+            }
+        }
+    }
+
+    fn send_plan(&mut self, plan: &StepPlan, began: Instant, shards: &mut Shards) -> Result<(), GroupError> {
+        for new in &plan.new_sequences {
+            self.requests.placed(new.id, new.sequence);
+        }
+        shards.send(&plan_to_wire(plan, |id| self.requests.sampling(id))?)?;
+        let method = if plan.rows.len() > plan.num_decodes as usize { Method::Prefill } else { Method::Decode };
+        let tokens = plan.rows.iter().map(|row| row.num_tokens).sum();
+        self.requests.meters().step_sent(method, plan.rows.len(), tokens, began.elapsed());
+        self.in_flight.push_back(method);
+        Ok(())
+    }
+
+    fn take_answer(&mut self, mut answer: Answer, took: Duration) -> Result<(), GroupError> {
+        self.record_answer(&answer, took);
+        for id in self.requests.deliver_prompt_logprobs(&mut answer) {
+            self.cancel_in_scheduler(id);
+        }
+        let now = self.now();
+        let applied = match &mut self.scheduler {
+            Some(scheduler) => scheduler.apply(&answer.result, now, &mut self.events),
+            None => Ok(()),
+        };
+        self.deliver(Some(&answer), "");
+        applied.map_err(|error| GroupError::Lost(error.to_string()))
+    }
+
+    fn record_answer(&mut self, answer: &Answer, took: Duration) {
+        let Some(method) = self.in_flight.pop_front() else { return };
+        let meters = self.requests.meters();
+        let Some(error) = &answer.result.step_error else {
+            let forward = answer.forward_us.map(|us| Duration::from_micros(u64::from(us)));
+            return meters.step_answered(method, took, forward);
+        };
+        meters.step_failed(method);
+        meters.step_error();
+        tracing::warn!(step_id = answer.result.step_id, message = %error.message, "the worker failed a step");
+    }
+
+    /// Hands the pending events to their requests, each non-blocking.
+    fn deliver(&mut self, answer: Option<&Answer>, lost: &str) {
+        let now = self.now();
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            if let Some(cancelled) = self.requests.deliver(event, now, answer, lost) {
+                self.cancel_in_scheduler(cancelled);
+            }
+        }
+        self.events = events;
+    }
+
+    fn take_commands(&mut self, received: usize) {
+        self.abandoned |= received == 0;
+        let mut inbox = std::mem::take(&mut self.inbox);
+        inbox.drain(..).for_each(|command| self.take_command(command));
+        self.inbox = inbox;
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            // A caller that is gone by now has dropped its `Generation`: the cancel follows.
+            Command::Submit { submission, reply } => drop(reply.send(self.admit(*submission))),
+            Command::Cancel(id) => {
+                if self.requests.remove(id) {
+                    self.cancel_in_scheduler(id);
+                }
+            }
+            Command::Drain { deadline, done } => self.start_drain(Instant::now() + deadline, done),
+        }
+    }
+
+    fn admit(&mut self, mut submission: Submission) -> Result<(), EngineError> {
+        let state = self.shared.state.borrow().clone();
+        let (EngineState::Ready, Some(scheduler)) = (&state, &mut self.scheduler) else {
+            return Err(EngineError::Unavailable(unavailable(&state)));
+        };
+        let now = Time(self.epoch.elapsed().as_micros() as u64);
+        let request = scheduler_request(submission.id, &mut submission.request, now);
+        scheduler.submit(request, now).map_err(|error| refusal(&error))?;
+        self.requests.insert(submission, now);
+        Ok(())
+    }
+
+    fn start_drain(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
+        self.set_state(EngineState::Draining);
+        let drain = self.drain.get_or_insert(Drain { deadline, waiters: Vec::new() });
+        drain.deadline = drain.deadline.min(deadline);
+        drain.waiters.push(done);
+    }
+
+    /// Whether the engine is to stop; a drain that is out of time ends what still runs.
+    fn is_done(&mut self) -> bool {
+        let out_of_time = self.drain.as_ref().is_some_and(|drain| drain.deadline <= Instant::now());
+        if out_of_time {
+            self.end_all();
+        }
+        self.abandoned || (self.drain.is_some() && self.requests.is_empty())
+    }
+
+    fn end_all(&mut self) {
+        let reason = unavailable(&self.shared.state.borrow());
+        for id in self.requests.fail_all(&EngineError::Unavailable(reason)) {
+            self.cancel_in_scheduler(id);
+        }
+    }
+
+    /// While no group serves, the scheduler is not asked for plans and so ends nobody in time.
+    fn expire_waiting(&mut self) {
+        for id in self.requests.expired(self.now()) {
+            self.requests.fail(id, EngineError::Deadline);
+            self.cancel_in_scheduler(id);
+        }
+    }
+
+    fn cancel_in_scheduler(&mut self, id: RequestId) {
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.cancel(id);
+        }
+    }
+
+    fn check_step_deadline(&self, shards: &Shards) -> Result<(), GroupError> {
+        let step_timeout = self.config.step_timeout;
+        let passed = shards.deadline(step_timeout).is_some_and(|deadline| deadline <= Instant::now());
+        if passed { Err(shards.hung(step_timeout)) } else { Ok(()) }
+    }
+
+    /// Sets the timer only if it would fire too late: a step's deadline moves on with every answer, and waking once
+    /// for nothing is cheaper than moving a timer every step.
+    fn arm(&self, timer: Pin<&mut Sleep>, shards: &Shards) {
+        let deadline = self.scheduler.as_ref().and_then(Scheduler::next_deadline).map(|at| self.instant(at));
+        let drain = self.drain.as_ref().map(|drain| drain.deadline);
+        let due = [shards.deadline(self.config.step_timeout), deadline, drain].into_iter().flatten().min();
+        let due = due.unwrap_or_else(|| Instant::now() + IDLE);
+        if timer.is_elapsed() || due < timer.deadline() {
+            timer.reset(due);
+        }
+    }
+
+    /// Shows the counts to handles and metrics.
+    fn publish(&self) {
+        let Some(scheduler) = &self.scheduler else { return };
+        let stats = scheduler.stats();
+        self.requests.meters().stats(&stats, scheduler.limits().block_size);
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    fn now(&self) -> Time {
+        Time(self.epoch.elapsed().as_micros() as u64)
+    }
+
+    fn instant(&self, at: Time) -> Instant {
+        // Rounded up: a timer that fires a microsecond early would find nothing due.
+        self.epoch + Duration::from_micros(at.0.min(u64::from(u32::MAX) * 1_000_000) + 1)
+    }
+}
+
+/// Whether everything admitted under `old` limits fits `new` ones.
+fn holds(old: &Limits, new: &Limits) -> bool {
+    old.block_size == new.block_size
+        && old.num_blocks <= new.num_blocks
+        && old.max_sequences <= new.max_sequences
+        && old.max_plan_tokens <= new.max_plan_tokens
+        && old.run_ahead <= new.run_ahead
+        && old.max_total_tokens <= new.max_total_tokens
+}
+
+fn refusal(error: &SubmitError) -> EngineError {
+    match error {
+        SubmitError::QueueFull { retry_after_ms, .. } | SubmitError::QueueTokensFull { retry_after_ms, .. } => {
+            let retry_after = Duration::from_millis(*retry_after_ms);
+            EngineError::Overloaded { message: error.to_string(), retry_after }
+        }
+        SubmitError::NeverFits { .. } | SubmitError::TooLong { .. } | SubmitError::Empty => {
+            EngineError::Invalid(error.to_string())
+        }
+    }
+}
+
+fn lost(exit: &GroupExit) -> GroupError {
+    GroupError::Lost(exit_words(exit))
+}
+
+pub(crate) fn exit_words(exit: &GroupExit) -> String {
+    format!("shard {} {}", exit.rank, exit.reason)
+}

@@ -1,0 +1,120 @@
+//! The lives of a worker group: start, handshake, serve; when it is lost, kill, wait, and again.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::driver::{Driver, EXIT_GRACE, Served, exit_words};
+use crate::error::GroupError;
+use crate::group::WorkerGroup;
+use crate::handle::{EngineConfig, EngineState, WorkerInfo};
+use crate::shards::Shards;
+
+/// The first pause before a restart; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// An incarnation that served for so long was sound: the pauses begin anew.
+const SOUND: Duration = Duration::from_secs(30);
+
+/// How one incarnation ended.
+enum Ended {
+    /// The engine is to stop.
+    Stopped,
+    /// It never served.
+    NotStarted(GroupError),
+    /// It served, and was lost.
+    Lost(GroupError),
+}
+
+/// Drives the group until the engine stops or the very first start fails.
+pub(crate) async fn run(mut group: impl WorkerGroup, mut driver: Driver) {
+    let mut pause = FIRST_PAUSE;
+    let mut was_ready = false;
+    for incarnation in 1.. {
+        let began = Instant::now();
+        let ended = live(&mut group, &mut driver, incarnation).await;
+        let (error, served) = match ended {
+            Ended::Stopped => break,
+            Ended::NotStarted(error) => (error, false),
+            Ended::Lost(error) => (error, true),
+        };
+        was_ready |= served;
+        if !was_ready {
+            tracing::error!(%error, "the workers did not start");
+            driver.set_state(EngineState::Failed(error.to_string()));
+            break;
+        }
+        if served && began.elapsed() >= SOUND {
+            pause = FIRST_PAUSE;
+        }
+        tracing::warn!(incarnation, %error, pause_s = pause.as_secs(), "the worker group was lost; it restarts");
+        driver.group_lost(&error.to_string());
+        if !rest(&mut group, &mut driver, pause).await {
+            break;
+        }
+        pause = (2 * pause).min(MAX_PAUSE);
+    }
+    group.kill().await;
+    driver.stop();
+}
+
+/// One incarnation, from its start to its end.
+async fn live(group: &mut impl WorkerGroup, driver: &mut Driver, incarnation: u64) -> Ended {
+    let config = driver.config.clone();
+    let started = driver.attend(start(group, incarnation, &config)).await;
+    let (shards, info) = match started {
+        None => return Ended::Stopped,
+        Some(Err(error)) => return Ended::NotStarted(error),
+        Some(Ok(started)) => started,
+    };
+    tracing::info!(incarnation, num_blocks = info.num_blocks, device = %info.device, "the worker group is ready");
+    driver.group_ready(info);
+    match driver.serve(shards, group.exited()).await {
+        Served::Stopped => Ended::Stopped,
+        Served::Lost(error) => Ended::Lost(error),
+    }
+}
+
+async fn start(
+    group: &mut impl WorkerGroup,
+    incarnation: u64,
+    config: &EngineConfig,
+) -> Result<(Shards, WorkerInfo), GroupError> {
+    let limit = config.start_timeout;
+    timeout(limit, bring_up(group, incarnation, config)).await.unwrap_or_else(|_| {
+        Err(GroupError::Start(format!("the workers were not ready within `{}` s", limit.as_secs_f64())))
+    })
+}
+
+async fn bring_up(
+    group: &mut impl WorkerGroup,
+    incarnation: u64,
+    config: &EngineConfig,
+) -> Result<(Shards, WorkerInfo), GroupError> {
+    let channels = group.start(incarnation).await?;
+    let exited = group.exited();
+    tokio::pin!(exited);
+    let connected = tokio::select! {
+        exit = &mut exited => return Err(GroupError::Start(exit_words(&exit))),
+        connected = Shards::connect(channels, incarnation, config) => connected,
+    };
+    match connected {
+        Err(GroupError::Start(error)) => {
+            let exit = timeout(EXIT_GRACE, exited).await;
+            Err(GroupError::Start(exit.map_or(error, |exit| exit_words(&exit))))
+        }
+        other => other,
+    }
+}
+
+/// Kills what is left of the group and pauses. False: the engine is to stop.
+async fn rest(group: &mut impl WorkerGroup, driver: &mut Driver, pause: Duration) -> bool {
+    let mut kill = pin!(group.kill());
+    if driver.attend(&mut kill).await.is_none() {
+        kill.await;
+        return false;
+    }
+    driver.attend(sleep(pause)).await.is_some()
+}

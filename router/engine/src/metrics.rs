@@ -1,0 +1,248 @@
+//! Every metric of the engine: its name, unit and help text, and the handles the driver writes through.
+//!
+//! Names that TGI's dashboards read keep TGI's spelling and meaning; what TGI does not measure is `forebay_*`.
+//! Labels are few and bounded: `method` is `prefill` or `decode`, `state` and `kind` are fixed lists.
+
+use std::time::Duration;
+
+use forebay_scheduler::Stats;
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+const QUEUE_SIZE: &str = "tgi_queue_size";
+const BATCH_CURRENT_SIZE: &str = "tgi_batch_current_size";
+const BATCH_CURRENT_MAX_TOKENS: &str = "tgi_batch_current_max_tokens";
+const BATCH_MAX_TOTAL_TOKENS: &str = "tgi_batch_max_total_tokens";
+const BATCH_NEXT_SIZE: &str = "tgi_batch_next_size";
+const BATCH_COUNT: &str = "tgi_batch_inference_count";
+const BATCH_SUCCESS: &str = "tgi_batch_inference_success";
+const BATCH_FAILURE: &str = "tgi_batch_inference_failure";
+const BATCH_DURATION: &str = "tgi_batch_inference_duration";
+const BATCH_FORWARD_DURATION: &str = "tgi_batch_forward_duration";
+const REQUEST_QUEUE_DURATION: &str = "tgi_request_queue_duration";
+const REQUEST_INFERENCE_DURATION: &str = "tgi_request_inference_duration";
+const REQUEST_TIME_PER_TOKEN: &str = "tgi_request_mean_time_per_token_duration";
+
+const TIME_TO_FIRST_TOKEN: &str = "forebay_time_to_first_token_seconds";
+const INTER_TOKEN_LATENCY: &str = "forebay_inter_token_latency_seconds";
+const PLAN_SECONDS: &str = "forebay_plan_seconds";
+const PLAN_TOKENS: &str = "forebay_plan_tokens";
+const KV_BLOCKS: &str = "forebay_kv_blocks";
+const PLANS_IN_FLIGHT: &str = "forebay_plans_in_flight";
+const PREEMPTIONS: &str = "forebay_preemptions_total";
+const PREFIX_QUERIED: &str = "forebay_prefix_queried_tokens_total";
+const PREFIX_HIT: &str = "forebay_prefix_hit_tokens_total";
+const GENERATED_TOKENS: &str = "forebay_generated_tokens_total";
+const CANCELLED: &str = "forebay_requests_cancelled_total";
+const SLOW_READERS: &str = "forebay_slow_readers_total";
+const SEQUENCE_ERRORS: &str = "forebay_sequence_errors_total";
+const STEP_ERRORS: &str = "forebay_step_errors_total";
+const GROUP_READY: &str = "forebay_worker_group_ready";
+const GROUP_LOSSES: &str = "forebay_worker_group_losses_total";
+
+/// Tells the recorder what each metric means. The recorder must be installed before the engine starts.
+fn describe() {
+    describe_gauge!(QUEUE_SIZE, Unit::Count, "Requests that wait for a slot");
+    describe_gauge!(BATCH_CURRENT_SIZE, Unit::Count, "Sequences that hold a slot");
+    describe_gauge!(BATCH_CURRENT_MAX_TOKENS, Unit::Count, "Tokens that fit the KV blocks which sequences hold");
+    describe_gauge!(BATCH_MAX_TOTAL_TOKENS, Unit::Count, "Tokens that fit the whole KV pool");
+    describe_histogram!(BATCH_NEXT_SIZE, Unit::Count, "Rows of a step");
+    describe_counter!(BATCH_COUNT, Unit::Count, "Steps sent; `prefill` if any row is a prompt chunk");
+    describe_counter!(BATCH_SUCCESS, Unit::Count, "Steps answered");
+    describe_counter!(BATCH_FAILURE, Unit::Count, "Steps that failed or were lost with their group");
+    describe_histogram!(BATCH_DURATION, Unit::Seconds, "From being the oldest step in flight to its result");
+    describe_histogram!(BATCH_FORWARD_DURATION, Unit::Seconds, "Forward pass, by the worker's own clock");
+    describe_histogram!(REQUEST_QUEUE_DURATION, Unit::Seconds, "From submission to the first plan");
+    describe_histogram!(REQUEST_INFERENCE_DURATION, Unit::Seconds, "From the first plan to the last token");
+    describe_histogram!(REQUEST_TIME_PER_TOKEN, Unit::Seconds, "Inference time of a request by its tokens");
+    describe_histogram!(TIME_TO_FIRST_TOKEN, Unit::Seconds, "From submission to the first token");
+    describe_histogram!(INTER_TOKEN_LATENCY, Unit::Seconds, "Between two tokens of one request");
+    describe_histogram!(PLAN_SECONDS, Unit::Seconds, "Time the scheduler takes for one plan");
+    describe_histogram!(PLAN_TOKENS, Unit::Count, "Tokens a step computes");
+    describe_gauge!(KV_BLOCKS, Unit::Count, "KV blocks by state: held, cached, free, fenced");
+    describe_gauge!(PLANS_IN_FLIGHT, Unit::Count, "Plans sent and not answered");
+    describe_counter!(PREEMPTIONS, Unit::Count, "Sequences that gave their blocks back to run again later");
+    describe_counter!(PREFIX_QUERIED, Unit::Count, "Prompt tokens looked up in the prefix tree");
+    describe_counter!(PREFIX_HIT, Unit::Count, "Prompt tokens found in the prefix tree");
+    describe_counter!(GENERATED_TOKENS, Unit::Count, "Tokens generated");
+    describe_counter!(CANCELLED, Unit::Count, "Requests whose reader went away before the end");
+    describe_counter!(SLOW_READERS, Unit::Count, "Requests cancelled because their reader lagged behind");
+    describe_counter!(SEQUENCE_ERRORS, Unit::Count, "Sequences that the worker failed alone, by kind");
+    describe_counter!(STEP_ERRORS, Unit::Count, "Steps that the worker failed as a whole");
+    describe_gauge!(GROUP_READY, Unit::Count, "1 while the worker group serves, else 0");
+    describe_counter!(GROUP_LOSSES, Unit::Count, "Times the worker group was lost or failed to come back");
+}
+
+/// What a step mostly is; TGI's `method` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// At least one row is a prompt chunk.
+    Prefill,
+    /// Decodes only.
+    Decode,
+}
+
+/// The step metrics of one method.
+struct StepMeters {
+    count: Counter,
+    success: Counter,
+    failure: Counter,
+    size: Histogram,
+    tokens: Histogram,
+    duration: Histogram,
+    forward: Histogram,
+}
+
+impl StepMeters {
+    fn new(method: &'static str) -> Self {
+        Self {
+            count: counter!(BATCH_COUNT, "method" => method),
+            success: counter!(BATCH_SUCCESS, "method" => method),
+            failure: counter!(BATCH_FAILURE, "method" => method),
+            size: histogram!(BATCH_NEXT_SIZE, "method" => method),
+            tokens: histogram!(PLAN_TOKENS, "method" => method),
+            duration: histogram!(BATCH_DURATION, "method" => method),
+            forward: histogram!(BATCH_FORWARD_DURATION, "method" => method),
+        }
+    }
+}
+
+/// Handles made once: looking a metric up by name at every token costs more than the token's event.
+pub(crate) struct Meters {
+    prefill: StepMeters,
+    decode: StepMeters,
+    queue_size: Gauge,
+    batch_size: Gauge,
+    batch_tokens: Gauge,
+    max_tokens: Gauge,
+    blocks_held: Gauge,
+    blocks_cached: Gauge,
+    blocks_free: Gauge,
+    blocks_fenced: Gauge,
+    plans_in_flight: Gauge,
+    preemptions: Counter,
+    prefix_queried: Counter,
+    prefix_hit: Counter,
+    group_ready: Gauge,
+    group_losses: Counter,
+    step_errors: Counter,
+    plan_seconds: Histogram,
+    pub(crate) queue_duration: Histogram,
+    pub(crate) inference_duration: Histogram,
+    pub(crate) time_per_token: Histogram,
+    pub(crate) time_to_first_token: Histogram,
+    pub(crate) inter_token_latency: Histogram,
+    pub(crate) generated_tokens: Counter,
+    pub(crate) cancelled: Counter,
+    pub(crate) slow_readers: Counter,
+}
+
+impl Meters {
+    /// Describes and registers everything.
+    pub(crate) fn new() -> Self {
+        describe();
+        Self {
+            prefill: StepMeters::new("prefill"),
+            decode: StepMeters::new("decode"),
+            queue_size: gauge!(QUEUE_SIZE),
+            batch_size: gauge!(BATCH_CURRENT_SIZE),
+            batch_tokens: gauge!(BATCH_CURRENT_MAX_TOKENS),
+            max_tokens: gauge!(BATCH_MAX_TOTAL_TOKENS),
+            blocks_held: gauge!(KV_BLOCKS, "state" => "held"),
+            blocks_cached: gauge!(KV_BLOCKS, "state" => "cached"),
+            blocks_free: gauge!(KV_BLOCKS, "state" => "free"),
+            blocks_fenced: gauge!(KV_BLOCKS, "state" => "fenced"),
+            plans_in_flight: gauge!(PLANS_IN_FLIGHT),
+            preemptions: counter!(PREEMPTIONS),
+            prefix_queried: counter!(PREFIX_QUERIED),
+            prefix_hit: counter!(PREFIX_HIT),
+            group_ready: gauge!(GROUP_READY),
+            group_losses: counter!(GROUP_LOSSES),
+            step_errors: counter!(STEP_ERRORS),
+            plan_seconds: histogram!(PLAN_SECONDS),
+            queue_duration: histogram!(REQUEST_QUEUE_DURATION),
+            inference_duration: histogram!(REQUEST_INFERENCE_DURATION),
+            time_per_token: histogram!(REQUEST_TIME_PER_TOKEN),
+            time_to_first_token: histogram!(TIME_TO_FIRST_TOKEN),
+            inter_token_latency: histogram!(INTER_TOKEN_LATENCY),
+            generated_tokens: counter!(GENERATED_TOKENS),
+            cancelled: counter!(CANCELLED),
+            slow_readers: counter!(SLOW_READERS),
+        }
+    }
+
+    fn of(&self, method: Method) -> &StepMeters {
+        match method {
+            Method::Prefill => &self.prefill,
+            Method::Decode => &self.decode,
+        }
+    }
+
+    /// A plan of `rows` rows and `tokens` tokens was made in `took` and sent.
+    pub(crate) fn step_sent(&self, method: Method, rows: usize, tokens: u32, took: Duration) {
+        let meters = self.of(method);
+        meters.count.increment(1);
+        meters.size.record(rows as f64);
+        meters.tokens.record(f64::from(tokens));
+        self.plan_seconds.record(took);
+    }
+
+    /// Its result arrived; `forward` by the worker's clock.
+    pub(crate) fn step_answered(&self, method: Method, took: Duration, forward: Option<Duration>) {
+        let meters = self.of(method);
+        meters.success.increment(1);
+        meters.duration.record(took);
+        if let Some(forward) = forward {
+            meters.forward.record(forward);
+        }
+    }
+
+    /// It failed as a whole, or was never answered.
+    pub(crate) fn step_failed(&self, method: Method) {
+        self.of(method).failure.increment(1);
+    }
+
+    /// The worker reported that a step failed as a whole.
+    pub(crate) fn step_error(&self) {
+        self.step_errors.increment(1);
+    }
+
+    /// The worker failed one sequence; `kind` is the wire's name of it, one of a fixed list.
+    #[expect(clippy::unused_self, reason = "rare, so looked up by name; still one place for all metrics")]
+    pub(crate) fn sequence_error(&self, kind: &'static str) {
+        counter!(SEQUENCE_ERRORS, "kind" => kind).increment(1);
+    }
+
+    /// The group serves, over a pool of so many tokens.
+    pub(crate) fn group_ready(&self, pool_tokens: u64) {
+        self.group_ready.set(1.0);
+        self.max_tokens.set(pool_tokens as f64);
+    }
+
+    /// The group does not serve any more.
+    pub(crate) fn group_gone(&self) {
+        self.group_ready.set(0.0);
+    }
+
+    /// The group was lost.
+    pub(crate) fn group_lost(&self) {
+        self.group_gone();
+        self.group_losses.increment(1);
+    }
+
+    /// The scheduler's counts; its totals never fall within one scheduler's life.
+    pub(crate) fn stats(&self, stats: &Stats, block_size: u32) {
+        self.queue_size.set(f64::from(stats.queued));
+        self.batch_size.set(f64::from(stats.running));
+        self.batch_tokens.set(f64::from(stats.blocks_held) * f64::from(block_size));
+        self.blocks_held.set(f64::from(stats.blocks_held));
+        self.blocks_cached.set(f64::from(stats.blocks_cached));
+        self.blocks_free.set(f64::from(stats.blocks_free));
+        self.blocks_fenced.set(f64::from(stats.blocks_fenced));
+        self.plans_in_flight.set(f64::from(stats.plans_in_flight));
+        self.preemptions.absolute(stats.preemptions);
+        self.prefix_queried.absolute(stats.prefix_queried_tokens);
+        self.prefix_hit.absolute(stats.prefix_hit_tokens);
+    }
+}
