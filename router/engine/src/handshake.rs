@@ -116,13 +116,15 @@ fn worker_info(answer: &HandshakeResponse, config: &EngineConfig) -> WorkerInfo 
     let pool_tokens = u64::from(answer.num_blocks - 1) * u64::from(answer.block_size);
     let model_tokens = answer.max_position_embeddings.min(u32::try_from(pool_tokens).unwrap_or(u32::MAX));
     let at_most = |flag: Option<u32>, offered: u32| flag.unwrap_or(offered).min(offered);
+    let max_plan_tokens = at_most(config.max_plan_tokens, answer.max_plan_tokens);
     WorkerInfo {
         max_total_tokens: at_most(config.max_total_tokens, model_tokens),
         world_size: answer.world_size,
         num_blocks: answer.num_blocks,
         block_size: answer.block_size,
-        max_sequences: at_most(config.max_sequences, answer.max_sequences),
-        max_plan_tokens: at_most(config.max_plan_tokens, answer.max_plan_tokens),
+        // A plan must have room for a decode of everyone who runs.
+        max_sequences: at_most(config.max_sequences, answer.max_sequences).min(max_plan_tokens),
+        max_plan_tokens,
         run_ahead: config.run_ahead.min(answer.max_run_ahead),
         vocab_size: answer.vocab_size,
         dtype: answer.dtype.clone(),

@@ -168,7 +168,7 @@ impl Requests {
     ) -> Option<RequestId> {
         match event {
             Event::Started { id, num_cached_tokens } => {
-                self.update(id, |live, meters| Some(live.started(num_cached_tokens, now, meters)))
+                self.update(id, |live, meters| Some(Ok(live.started(num_cached_tokens, now, meters))))
             }
             Event::Token { id, token_id, result_index, .. } => {
                 self.update(id, |live, meters| Some(live.token(token_id, result_index, answer, now, meters)))
@@ -220,11 +220,11 @@ impl Requests {
 }
 
 impl Live {
-    fn started(&mut self, num_cached_tokens: u32, now: Time, meters: &Meters) -> Delivery {
+    fn started(&mut self, num_cached_tokens: u32, now: Time, meters: &Meters) -> GenerationEvent {
         let queued_for = since(self.submitted_at, now);
         self.started_at = Some(now);
         meters.queue_duration.record(queued_for);
-        Ok(GenerationEvent::Started { num_cached_tokens, queued_for })
+        GenerationEvent::Started { num_cached_tokens, queued_for }
     }
 
     fn token(

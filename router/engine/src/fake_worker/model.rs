@@ -22,8 +22,10 @@ struct FakeSequence {
     num_computed: usize,
     blocks: Vec<u32>,
     sampling: SamplingParams,
-    /// Failed, or lost its KV in a failed step: its rows compute nothing until it is released.
+    /// Failed alone: its rows compute nothing until it is released.
     failed: Option<(i32, String)>,
+    /// Had a row in a step that failed as a whole: so do all steps with a row of it until it is released.
+    is_void: bool,
 }
 
 /// One row of a plan.
@@ -77,6 +79,11 @@ impl FakeModel {
     pub(super) fn execute(&mut self, plan: &StepPlan) -> Result<StepResult, Violation> {
         self.enter(plan)?;
         let rows = self.rows(plan)?;
+        let is_void = |row: &Row| self.sequences.get(&row.slot).is_some_and(|sequence| sequence.is_void);
+        if rows.iter().any(is_void) {
+            // Sent before the router knew of the failed step.
+            return Ok(self.void_rows(plan));
+        }
         let mut output = Output::default();
         for row in rows {
             self.compute(row, &mut output)?;
@@ -84,13 +91,16 @@ impl FakeModel {
         Ok(output.into_result(plan.step_id))
     }
 
-    /// A step whose rows failed as a whole.
-    pub(super) fn fail_step(&mut self, plan: &StepPlan) -> StepResult {
-        if self.enter(plan).is_ok() {
-            for slot in u32s(&plan.row_slots) {
-                if let Some(sequence) = self.sequences.get_mut(&slot) {
-                    sequence.failed = Some((0, "its KV was lost in a failed step".to_owned()));
-                }
+    /// A step whose rows fail as a whole.
+    pub(super) fn fail_step(&mut self, plan: &StepPlan) -> Result<StepResult, Violation> {
+        self.enter(plan)?;
+        Ok(self.void_rows(plan))
+    }
+
+    fn void_rows(&mut self, plan: &StepPlan) -> StepResult {
+        for slot in u32s(&plan.row_slots) {
+            if let Some(sequence) = self.sequences.get_mut(&slot) {
+                sequence.is_void = true;
             }
         }
         out_of_memory(plan.step_id)
@@ -132,8 +142,16 @@ impl FakeModel {
         let Some(sampling) = new.sampling.clone() else {
             return Err(format!("slot {slot}: no sampling parameters"));
         };
-        let (epoch, blocks, failed) = (new.epoch, Vec::new(), None);
-        let sequence = FakeSequence { epoch, token_ids, num_prompt, num_computed, blocks, sampling, failed };
+        let sequence = FakeSequence {
+            epoch: new.epoch,
+            token_ids,
+            num_prompt,
+            num_computed,
+            blocks: Vec::new(),
+            sampling,
+            failed: None,
+            is_void: false,
+        };
         self.sequences.insert(slot, sequence);
         self.append(slot, &u32s(&new.block_ids).collect::<Vec<_>>())
     }

@@ -90,6 +90,8 @@ pub enum Fault {
     },
     /// A shard says something else than its peers in the handshake.
     Handshake {
+        /// In which life of the group.
+        incarnation: u64,
         /// Which shard.
         rank: u32,
         /// Which of its numbers: the field's name.

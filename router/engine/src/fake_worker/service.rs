@@ -56,8 +56,8 @@ impl FakeShard {
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         for fault in &self.script.faults {
-            if let Fault::Handshake { rank, field, value } = fault
-                && *rank == self.rank
+            if let Fault::Handshake { incarnation, rank, field, value } = fault
+                && (*incarnation, *rank) == (self.incarnation, self.rank)
             {
                 misstate(&mut greeting, field, *value);
             }
@@ -155,7 +155,7 @@ impl Steps {
                 Some(StepFault::BreakStream) => Err(Status::internal("a scripted break")),
                 Some(StepFault::Exit) => return self.handle.kill_shard(self.rank, "killed by signal 9"),
                 Some(StepFault::Hang) => return std::future::pending().await,
-                Some(StepFault::OutOfMemory) => Ok(self.model.fail_step(&plan)),
+                Some(StepFault::OutOfMemory) => self.model.fail_step(&plan).map_err(|rule| self.violation(rule)),
                 Some(fault) => self.execute(&plan).map(|answer| spoil(answer, fault)),
             };
             self.handle.record(FakeEvent::Answered { rank: self.rank, step_id });
@@ -171,11 +171,13 @@ impl Steps {
         match self.model.execute(plan) {
             Ok(answer) if self.rank == 0 => Ok(answer),
             Ok(answer) => Ok(StepResult { step_id: answer.step_id, ..StepResult::default() }),
-            Err(rule) => {
-                self.handle.violated(rule.clone());
-                Err(Status::failed_precondition(rule))
-            }
+            Err(rule) => Err(self.violation(rule)),
         }
+    }
+
+    fn violation(&self, rule: String) -> Status {
+        self.handle.violated(rule.clone());
+        Status::failed_precondition(rule)
     }
 }
 

@@ -1,0 +1,281 @@
+//! A lost group: every stream gets one clean error, the line stays, and a new incarnation serves.
+
+mod support;
+
+use std::time::Duration;
+
+use forebay_engine::fake_worker::{FakeEvent, FakeScript, FakeSizes, Fault, StepFault, engine_config};
+use forebay_engine::{EngineConfig, EngineError, EngineState};
+use futures::future::join_all;
+use support::{complete, first_token, idle, read, ready, request, started};
+use tokio::time::Instant;
+
+const STEP: Duration = Duration::from_millis(10);
+
+fn script(faults: impl Into<Vec<Fault>>) -> FakeScript {
+    FakeScript { step_delay: STEP, faults: faults.into(), ..FakeScript::default() }
+}
+
+fn step(step_id: u64, kind: StepFault) -> Fault {
+    Fault::Step { incarnation: 1, rank: 0, step_id, kind }
+}
+
+fn starts(events: &[FakeEvent]) -> Vec<u64> {
+    let started = |event: &FakeEvent| match event {
+        FakeEvent::Started { incarnation } => Some(*incarnation),
+        _ => None,
+    };
+    events.iter().filter_map(started).collect()
+}
+
+#[expect(clippy::expect_used, clippy::panic, reason = "a helper of tests")]
+/// Runs eight requests into `fault` and answers why they ended; checks that the engine then serves again.
+async fn lose(sizes: FakeSizes, fault: Fault) -> String {
+    let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
+    let running = join_all((0..8).map(|n| engine.submit(request([5, n + 3], 200)))).await;
+    let ends = join_all(running.into_iter().map(|generation| read(generation.expect("taken")))).await;
+    let Err(EngineError::GroupLost(reason)) = ends[0].1.clone() else { panic!("{:?}", ends[0]) };
+    let all_alike = ends.iter().all(|(tokens, end)| *end == ends[0].1 && tokens.len() < 200);
+    assert!(all_alike, "{ends:?}");
+    assert_eq!(engine.state(), EngineState::Restarting(reason.clone()));
+    assert_eq!(engine.stats().running, 0);
+    engine.state_changed(&engine.state()).await;
+    assert_eq!(engine.state(), EngineState::Ready);
+    assert_eq!(complete(&engine, request([5, 6], 20)).await.len(), 20);
+    assert_eq!(starts(&worker.events()), [1, 2]);
+    assert_eq!(worker.violations(), Vec::<String>::new());
+    idle(&engine).await;
+    reason
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_stream_loses_the_group() {
+    let reason = lose(FakeSizes::default(), step(5, StepFault::BreakStream)).await;
+    assert_eq!(reason, "the stream of shard 0 broke: a scripted break");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_shard_loses_the_group_and_its_exit_is_the_reason() {
+    let sizes = FakeSizes { world_size: 3, ..FakeSizes::default() };
+    let fault = Fault::Step { incarnation: 1, rank: 2, step_id: 5, kind: StepFault::Exit };
+    assert_eq!(lose(sizes, fault).await, "shard 2 killed by signal 9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_of_another_step_loses_the_group() {
+    let reason = lose(FakeSizes::default(), step(5, StepFault::WrongStepId)).await;
+    assert_eq!(reason, "shard 0 answered step `6`, expected `5`");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_shard_out_of_step_is_seen() {
+    let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
+    let fault = Fault::Step { incarnation: 1, rank: 1, step_id: 5, kind: StepFault::WrongStepId };
+    assert_eq!(lose(sizes, fault).await, "shard 1 answered step `6`, expected `5`");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_on_one_shard_alone_loses_the_group() {
+    let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
+    let fault = Fault::Step { incarnation: 1, rank: 1, step_id: 5, kind: StepFault::OutOfMemory };
+    assert_eq!(lose(sizes, fault).await, "shard 1 alone failed step `5`: a scripted lack of memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_result_loses_the_group() {
+    let reason = lose(FakeSizes::default(), step(5, StepFault::Ragged)).await;
+    assert_eq!(reason, "the result of step `5` is malformed: `epochs` has `3` bytes, which is no multiple of 4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_never_planned_loses_the_group() {
+    let reason = lose(FakeSizes::default(), step(5, StepFault::UnplannedRow)).await;
+    assert!(reason.starts_with("the result of step `5` is malformed: slot `65535`"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_shard_is_killed_at_the_steps_deadline() {
+    let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
+    let fault = Fault::Step { incarnation: 1, rank: 1, step_id: 5, kind: StepFault::Hang };
+    let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
+    let began = Instant::now();
+    let (tokens, end) = read(engine.submit(request([5], 200)).await.expect("taken")).await;
+    let reason = "step `5` was not answered within `5000` ms by shard 1".to_owned();
+    assert_eq!((tokens.len(), end), (5, Err(EngineError::GroupLost(reason))));
+    let limit = 5 * STEP + engine_config().step_timeout + Duration::from_millis(500);
+    assert!(began.elapsed() <= limit, "{:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(worker.events().contains(&FakeEvent::Killed));
+    engine.state_changed(&engine.state()).await;
+    complete(&engine, request([5], 20)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_line_of_steps_is_no_hang() {
+    let config = EngineConfig { step_timeout: Duration::from_millis(25), ..engine_config() };
+    let (engine, _) = ready(script([]), config).await;
+    assert_eq!(complete(&engine, request([5], 200)).await.len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_dies_while_nobody_asks_is_seen_too() {
+    let (engine, worker) = ready(script([]), engine_config()).await;
+    worker.kill_shard(0, "killed by signal 9");
+    let state = engine.state_changed(&EngineState::Ready).await;
+    assert_eq!(state, EngineState::Restarting("shard 0 killed by signal 9".to_owned()));
+    assert_eq!(engine.state_changed(&state).await, EngineState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_in_line_stay_there_and_are_served_by_the_next_incarnation() {
+    let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
+    let (engine, _) = ready(FakeScript { sizes, ..script([step(5, StepFault::Exit)]) }, engine_config()).await;
+    let running = engine.submit(request([5], 100)).await.expect("taken");
+    let waiting = engine.submit(request([6], 30)).await.expect("taken");
+    let dropped = engine.submit(request([6], 30)).await.expect("taken");
+    let (running, ()) = tokio::join!(read(running), async {
+        engine.state_changed(&EngineState::Ready).await;
+        drop(dropped);
+        let refused = engine.submit(request([7], 1)).await.expect_err("restarting");
+        let expected = "the model is not ready: its workers are restarting (shard 0 killed by signal 9)";
+        assert_eq!(refused.to_string(), expected);
+    });
+    assert_eq!(running.1, Err(EngineError::GroupLost("shard 0 killed by signal 9".to_owned())));
+    let (tokens, end) = read(waiting).await;
+    assert_eq!((tokens.len(), end), (30, Ok(())));
+    idle(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_passes_while_the_group_restarts() {
+    let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
+    let faults = [step(5, StepFault::Exit), Fault::Start { incarnation: 2 }, Fault::Start { incarnation: 3 }];
+    let (engine, _) = ready(FakeScript { sizes, ..script(faults) }, engine_config()).await;
+    let _running = engine.submit(request([5], 100)).await.expect("taken");
+    let mut wanted = request([6], 30);
+    wanted.timeout = Some(Duration::from_secs(2));
+    let began = Instant::now();
+    let (_, end) = read(engine.submit(wanted).await.expect("taken")).await;
+    assert_eq!(end, Err(EngineError::Deadline));
+    assert!(began.elapsed() < Duration::from_millis(2100), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarts_that_fail_are_tried_again_ever_more_slowly_and_never_given_up() {
+    let failing = (2..9).map(|incarnation| Fault::Start { incarnation });
+    let faults: Vec<_> = [step(0, StepFault::Exit)].into_iter().chain(failing).collect();
+    let (engine, worker) = ready(script(faults), engine_config()).await;
+    assert!(read(engine.submit(request([5], 9)).await.expect("taken")).await.1.is_err());
+    let began = Instant::now();
+    let mut state = engine.state();
+    while state != EngineState::Ready {
+        assert!(matches!(state, EngineState::Restarting(_)), "{state:?}");
+        state = engine.state_changed(&state).await;
+    }
+    let waited = began.elapsed().as_secs_f64();
+    assert!((waited - f64::from(1 + 2 + 4 + 8 + 16 + 30 + 30 + 30)).abs() < 1.0, "{waited}");
+    assert_eq!(starts(&worker.events()), (1..=9).collect::<Vec<_>>());
+    complete(&engine, request([5], 9)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_never_was_ready_has_failed() {
+    for (fault, reason) in [
+        (Fault::Start { incarnation: 1 }, "shard 0 exited with code 1"),
+        (Fault::ExitWhileLoading { incarnation: 1 }, "shard 0 exited with code 1"),
+        (Fault::NeverReady { incarnation: 1 }, "the workers were not ready within `10` s"),
+    ] {
+        let (engine, worker) = started(script([fault]), engine_config());
+        let state = engine.state_changed(&EngineState::Starting).await;
+        assert_eq!(state, EngineState::Failed(reason.to_owned()));
+        let refused = engine.submit(request([5], 1)).await.expect_err("failed");
+        assert_eq!(refused.to_string(), format!("the model is not ready: its workers did not start ({reason})"));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(worker.events(), [FakeEvent::Started { incarnation: 1 }, FakeEvent::Killed]);
+        engine.drain(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_start() {
+    let (engine, worker) = started(script([Fault::NeverReady { incarnation: 1 }]), engine_config());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    engine.drain(Duration::from_secs(60)).await;
+    assert_eq!(worker.events().last(), Some(&FakeEvent::Killed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_that_disagree_are_refused_by_name() {
+    let cases = [
+        ("protocol", 9, "shard 1 says protocol `9`, expected `1`"),
+        ("incarnation", 9, "shard 1 says incarnation `9`, expected `1`"),
+        ("rank", 0, "shard 1 says rank `0`, expected `1`"),
+        ("world_size", 3, "shard 1 says world_size `3`, expected `2`"),
+        ("num_blocks", 9, "shard 1 says num_blocks `9`, shard 0 says `1024`"),
+        ("block_size", 9, "shard 1 says block_size `9`, shard 0 says `16`"),
+        ("max_sequences", 9, "shard 1 says max_sequences `9`, shard 0 says `64`"),
+        ("max_plan_tokens", 9, "shard 1 says max_plan_tokens `9`, shard 0 says `512`"),
+        ("max_run_ahead", 9, "shard 1 says max_run_ahead `9`, shard 0 says `3`"),
+        ("vocab_size", 9, "shard 1 says vocab_size `9`, shard 0 says `1024`"),
+        ("max_position_embeddings", 9, "shard 1 says max_position_embeddings `9`, shard 0 says `2048`"),
+        ("dtype", 9, "shard 1 says dtype `float9`, shard 0 says `float32`"),
+        (
+            "grammar",
+            0,
+            "shard 1 says features `grammar, logprobs, prompt_logprobs`, shard 0 says `logprobs, prompt_logprobs`",
+        ),
+    ];
+    for (field, value, reason) in cases {
+        let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
+        let fault = Fault::Handshake { incarnation: 1, rank: 1, field, value };
+        let (engine, _) = started(FakeScript { sizes, ..script([fault]) }, engine_config());
+        let state = engine.state_changed(&EngineState::Starting).await;
+        assert_eq!(state, EngineState::Failed(format!("the workers' handshake is refused: {reason}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tokenizer_of_another_model_is_refused() {
+    let (engine, _) = started(script([]), EngineConfig { tokenizer_vocab_size: 1025, ..engine_config() });
+    let state = engine.state_changed(&EngineState::Starting).await;
+    let reason =
+        "the tokenizer has ids up to `1024`, the model's vocab_size is `1024`: they belong to different models";
+    assert_eq!(state, EngineState::Failed(format!("the workers' handshake is refused: {reason}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_smaller_pool_after_a_restart_ends_the_line_with_a_clean_error_and_serves_on() {
+    let smaller = Fault::Handshake { incarnation: 2, rank: 0, field: "num_blocks", value: 5 };
+    let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
+    let faults = [step(5, StepFault::Exit), smaller];
+    let (engine, _) = ready(FakeScript { sizes, ..script(faults) }, engine_config()).await;
+    let running = engine.submit(request([5], 100)).await.expect("taken");
+    let waiting = engine.submit(request([6], 100)).await.expect("taken");
+    assert!(read(running).await.1.is_err());
+    let reason = "its workers came back with smaller limits".to_owned();
+    assert_eq!(read(waiting).await.1, Err(EngineError::GroupLost(reason)));
+    assert_eq!(engine.worker_info().map(|info| (info.num_blocks, info.max_total_tokens)), Some((5, 64)));
+    complete(&engine, request([5], 20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_killed_at_random_moments_leaves_no_stream_hanging() {
+    let (engine, worker) =
+        ready(FakeScript { step_delay: Duration::from_micros(500), ..FakeScript::default() }, engine_config()).await;
+    for round in 0..3 {
+        let mut first = engine.submit(request([5], 500)).await.expect("taken");
+        let others = join_all((0..40).map(|n| engine.submit(request([5, n + 3], 500)))).await;
+        first_token(&mut first).await;
+        tokio::time::sleep(Duration::from_millis(3 + 7 * round)).await;
+        let killed = Instant::now();
+        worker.kill_shard(0, "killed by signal 9");
+        let all = others.into_iter().map(|generation| generation.expect("taken")).chain([first]);
+        let ends = join_all(all.map(read)).await;
+        assert!(ends.iter().all(|(_, end)| matches!(end, Err(EngineError::GroupLost(_)))), "{ends:?}");
+        assert!(killed.elapsed() < Duration::from_millis(250), "{:?}", killed.elapsed());
+        while engine.state() != EngineState::Ready {
+            engine.state_changed(&engine.state()).await;
+        }
+    }
+    idle(&engine).await;
+}
