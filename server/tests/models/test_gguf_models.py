@@ -1,0 +1,88 @@
+"""GGUF files against float32 folders of the same values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from forebay_kernels.ops.quantized_linear import dequantize
+from forebay_worker.quantization import gguf
+from gguf import GGMLQuantizationType as Type
+
+from .tiny_gguf import write_tiny_gguf
+
+FLOATS = [Type.F32, Type.F16, Type.BF16]
+QUANTIZED = [Type.Q4_0, Type.Q4_1, Type.Q8_0]
+IDS = [5, 99, 3, 64, 27, 0, 100, 41, 8, 15]
+
+
+@pytest.mark.parametrize("kind", FLOATS, ids=lambda kind: kind.name)
+def test_float_weights_give_the_folders_logits(tmp_path, load, kind):
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kind)
+    actual, expected = load(path).step([(0, IDS)]), load(folder).step([(0, IDS)])
+    # Same values, same operations, float32 throughout.
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def exact_products(monkeypatch):
+    """Products with the weights' exact values, so that what is tested is the way of every row into the right place."""
+    monkeypatch.setattr(gguf, "quantized_linear", lambda x_TK, weight: x_TK @ dequantize(weight).T)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED, ids=lambda kind: kind.name)
+def test_quantized_weights_lie_where_the_folders_do(tmp_path, load, exact_products, kind):
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kind)
+    actual, expected = load(path, kv_cache_dtype="float32").step([(0, IDS)]), load(folder).step([(0, IDS)])
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED, ids=lambda kind: kind.name)
+def test_quantized_products_give_nearly_the_folders_logits(tmp_path, load, kind):
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kind)
+    actual, expected = load(path).step([(0, IDS)]), load(folder).step([(0, IDS)])
+    # The kernel rounds activations to 8 bits (half a percent of a block's spread); nine products in a row add up.
+    assert (actual - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_types_may_differ_within_a_merged_projection(tmp_path, load, exact_products):
+    kinds = {"attn_q": Type.Q4_0, "attn_k": Type.Q8_0, "attn_v": Type.F16, "ffn_gate": Type.Q4_1, "ffn_up": Type.BF16}
+
+    def type_of(name):
+        return kinds.get(name.split(".")[-2], Type.F32)
+
+    path, folder = write_tiny_gguf(tmp_path, type_of)
+    actual, expected = load(path, kv_cache_dtype="float32").step([(0, IDS)]), load(folder).step([(0, IDS)])
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.Q8_0], ids=lambda kind: kind.name)
+def test_a_file_without_an_output_tensor_has_a_tied_head(tmp_path, load, exact_products, kind):
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kind, tied=True)
+    stepper = load(path, kv_cache_dtype="float32")
+    assert stepper.model.spec.tied_head
+    torch.testing.assert_close(stepper.step([(0, IDS)]), load(folder).step([(0, IDS)]), atol=1e-4, rtol=0)
+
+
+def test_rope_factors_are_llama3_scaling(tmp_path, load):
+    path, folder = write_tiny_gguf(tmp_path, lambda name: Type.F32, rope_factors=True)
+    long = (IDS * 10)[:90]
+    # The two ways to divide frequencies differ in the last bit, which position 90 magnifies.
+    torch.testing.assert_close(load(path).step([(0, long)]), load(folder).step([(0, long)]), atol=1e-3, rtol=0)
+
+
+def test_quantized_weights_take_float32_activations_and_a_float16_cache(tmp_path, load):
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.Q4_1)
+    model = load(path).model
+    assert (model.dtype, model.kv_cache_dtype) == (torch.float32, torch.float16)
+
+
+def test_experts_are_refused_by_name(tmp_path, load):
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.F32, extra={"llama.expert_count": 8})
+    with pytest.raises(ValueError, match=r"`llama.expert_count` of .* is `8`"):
+        load(path)
+
+
+def test_a_type_without_a_kernel_is_refused_with_tensor_type_and_the_supported(tmp_path, load):
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.Q5_1 if "ffn_down" in name else Type.F32)
+    with pytest.raises(ValueError, match=r"blk.0.ffn_down.weight.*`Q5_1`; supported: F32, F16, Q4_0, Q4_1, Q8_0, BF16"):
+        load(path)
