@@ -3,7 +3,9 @@
 //! Python's side of each op (`forebay_kernels/ops/<op>.py`) holds its contract; here is only the crossing.
 
 mod instruction_set;
+mod paged_attention;
 mod quantized_linear;
+mod sampling_noise;
 mod tensors;
 
 use forebay_kernels_core::KernelError;
@@ -22,5 +24,9 @@ mod _native {
     #[pymodule_export]
     use crate::instruction_set::{force_instruction_set, native_info};
     #[pymodule_export]
+    use crate::paged_attention::{paged_attention, write_kv_cache};
+    #[pymodule_export]
     use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
+    #[pymodule_export]
+    use crate::sampling_noise::{gumbel_argmax, logsumexp, token_logprobs};
 }

@@ -5,7 +5,6 @@ use crate::invalid;
 use crate::tensors::{DType, Tensor};
 use forebay_kernels_core::quantized_linear as core;
 use half::bf16;
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 /// A packed weight; lives outside torch, made once at load.
@@ -70,7 +69,7 @@ pub(crate) fn quantized_linear(
             let x = x.rows::<bf16>()?;
             py.detach(|| core::quantized_linear(x, weight, y, set))
         }
-        other => return Err(PyTypeError::new_err(format!("`x` is {other}, expected float32 or bfloat16"))),
+        _ => return Err(x.unexpected_dtype("float32 or bfloat16")),
     }
     .map_err(invalid)
 }

@@ -145,6 +145,28 @@ unsafe impl Element for u8 {
     const DTYPE: DType = DType::U8;
 }
 
+/// Runs the body with a type alias for a tensor's float dtype; any other dtype is refused by the tensor's name.
+macro_rules! with_float {
+    ($tensor:expr, $alias:ident => $body:expr) => {
+        match $tensor.dtype() {
+            $crate::tensors::DType::F32 => {
+                type $alias = f32;
+                $body
+            }
+            $crate::tensors::DType::F16 => {
+                type $alias = half::f16;
+                $body
+            }
+            $crate::tensors::DType::Bf16 => {
+                type $alias = half::bf16;
+                $body
+            }
+            _ => Err($tensor.unexpected_dtype("float32, float16 or bfloat16")),
+        }
+    };
+}
+pub(crate) use with_float;
+
 /// A strided tensor in CPU memory, borrowed from a Python object.
 pub(crate) struct Tensor<'a> {
     name: &'static str,
@@ -183,8 +205,10 @@ impl<'a> Tensor<'a> {
         if raw.device_type != DEVICE_CPU {
             return Err(PyValueError::new_err(format!("`{name}` is not in CPU memory, move it with `.cpu()`")));
         }
-        let dtype = DType::from_dlpack(raw.code, raw.bits, raw.lanes)
-            .ok_or_else(|| PyTypeError::new_err(format!("`{name}` has a dtype that no kernel takes")))?;
+        let dtype = DType::from_dlpack(raw.code, raw.bits, raw.lanes).ok_or_else(|| {
+            let dtype = format!("DLPack code {}, {} bits", raw.code, raw.bits);
+            PyTypeError::new_err(format!("`{name}` has a dtype ({dtype}) that no kernel takes"))
+        })?;
         let ndim = raw.ndim as usize;
         if ndim > MAX_DIMS {
             return Err(PyValueError::new_err(format!("`{name}` has {ndim} dimensions, expected at most {MAX_DIMS}")));
@@ -204,6 +228,10 @@ impl<'a> Tensor<'a> {
 
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    pub(crate) fn unexpected_dtype(&self, expected: &str) -> PyErr {
+        PyTypeError::new_err(format!("`{}` is {}, expected {expected}", self.name, self.dtype))
     }
 
     /// The sizes, if the tensor has N dimensions.
@@ -263,8 +291,7 @@ impl<'a> Tensor<'a> {
     /// The first element, for slices of T: checks dtype and alignment. Dangling (never null) when there is none.
     fn span<T: Element>(&self) -> PyResult<*mut T> {
         if self.dtype != T::DTYPE {
-            let message = format!("`{}` is {}, expected {}", self.name, self.dtype, T::DTYPE);
-            return Err(PyTypeError::new_err(message));
+            return Err(self.unexpected_dtype(&T::DTYPE.to_string()));
         }
         if self.num_elements() == 0 || self.data.is_null() {
             return Ok(std::ptr::NonNull::dangling().as_ptr());

@@ -49,13 +49,15 @@ impl Float for f16 {
 
 impl Float for bf16 {
     const KIND: FloatKind = FloatKind::Bf16;
+    // Not `half`'s own conversions: they branch on NaN and so do not vectorize.
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        // Not `half`'s own conversion: it branches on NaN and so does not vectorize.
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
-    #[inline]
+    #[inline(always)]
     fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        Self::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
     }
 }

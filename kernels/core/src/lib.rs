@@ -8,10 +8,13 @@
 #![allow(clippy::inline_always)]
 
 mod aligned;
+mod elementary;
 mod error;
 mod float;
 mod instruction_set;
+pub mod paged_attention;
 pub mod quantized_linear;
+pub mod sampling_noise;
 mod simd;
 pub mod threads;
 mod views;

@@ -4,8 +4,10 @@
 pub(crate) mod avx512;
 mod portable;
 
-use crate::InstructionSet;
+use crate::paged_attention::{HeadCache, Partial, QueryRows};
 use crate::quantized_linear::{ActivationTile, BlockType, TileSums};
+use crate::{Float, InstructionSet};
+use std::ops::Range;
 
 /// One group's weights against one tile of activations; writes the sums of the tile's rows.
 #[inline]
@@ -21,4 +23,21 @@ pub(crate) fn multiply_tile(
         return avx512::quantized_linear::multiply_tile(set, block_type, group, tile, sums);
     }
     portable::quantized_linear::multiply_tile(block_type, group, tile, sums);
+}
+
+/// Rows of queries against a segment of positions; `partial` comes in cleared. `scratch` is any buffer to reuse.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub(crate) fn attend<C: Float>(
+    head: &HeadCache<'_, C>,
+    positions: Range<usize>,
+    rows: &QueryRows<'_>,
+    scratch: &mut Vec<f32>,
+    partial: &mut Partial<'_>,
+    set: InstructionSet,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if set.is_avx512() && head.head_dim().is_multiple_of(16) {
+        return avx512::attention::attend(set, head, positions, rows, scratch, partial);
+    }
+    portable::attention::attend(head, positions, rows, partial);
 }

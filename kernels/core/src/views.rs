@@ -12,10 +12,10 @@ pub struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// Views `data` as rows. `data` must reach to the last row's end; the row stride must be at least a row.
+    /// Views `data` as rows, which may overlap (an expanded row has stride 0). `data` must reach to the last row's end.
     pub fn new(data: &'a [T], num_rows: usize, row_length: usize, row_stride: usize) -> Result<Self, KernelError> {
         let needed = num_rows.checked_sub(1).map_or(0, |last| last * row_stride + row_length);
-        if data.len() < needed || (num_rows > 1 && row_stride < row_length) {
+        if data.len() < needed {
             return Err(KernelError::Count { name: "rows", expected: needed, got: data.len() });
         }
         Ok(Self { data, count: num_rows, length: row_length, stride: row_stride })

@@ -1,13 +1,11 @@
 //! Activations as int8: quantized once a call, laid out in the tiles that the kernels walk.
 
 use super::{BLOCK, MAX_TILE_ROWS};
+use crate::elementary::ROUNDING;
 use crate::threads::{SharedOutput, parallel_for, threads_for};
 use crate::{Float, InstructionSet, Rows};
 use std::cell::RefCell;
 use std::ops::Range;
-
-/// Adding this to a float32 of magnitude below 2^22 rounds it to an integer (to nearest even) in its low bits.
-const ROUNDING: f32 = 12_582_912.0;
 
 /// A panel of quantized rows, cut into tiles of 8, 4, 2 and 1 rows. Inside a tile everything is `[block][row]`.
 #[derive(Debug, Default)]

@@ -1,6 +1,8 @@
 //! Kernels in AVX-512 with VNNI. A function here is entered only with an [`InstructionSet`] that proves the features.
 #![allow(unsafe_code)]
 
+pub(crate) mod attention;
+mod math;
 pub(crate) mod quantized_linear;
 
 use crate::InstructionSet;

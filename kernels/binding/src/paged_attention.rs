@@ -1,0 +1,103 @@
+//! The crossing of `paged_attention` and `write_kv_cache`.
+
+use crate::instruction_set::current;
+use crate::invalid;
+use crate::tensors::{Element, Tensor, with_float};
+use forebay_kernels_core::paged_attention as core;
+use forebay_kernels_core::{Float, InstructionSet};
+use pyo3::prelude::*;
+
+/// The tensors of one call, before their dtypes are known.
+struct Call<'a> {
+    q: Tensor<'a>,
+    keys: Tensor<'a>,
+    values: Tensor<'a>,
+    block_tables: Tensor<'a>,
+    context_lens: Tensor<'a>,
+    cu_seqlens_q: Tensor<'a>,
+    out: Tensor<'a>,
+    scale: f32,
+    set: InstructionSet,
+}
+
+/// Causal attention of chunks and decodes over a paged cache.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // Python's call; a struct would cost a class and an allocation a step
+pub(crate) fn paged_attention(
+    py: Python<'_>,
+    q: &Bound<'_, PyAny>,
+    key_cache: &Bound<'_, PyAny>,
+    value_cache: &Bound<'_, PyAny>,
+    block_tables: &Bound<'_, PyAny>,
+    context_lens: &Bound<'_, PyAny>,
+    cu_seqlens_q: &Bound<'_, PyAny>,
+    scale: f32,
+    out: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let call = Call {
+        q: Tensor::new(q, "q")?,
+        keys: Tensor::new(key_cache, "key_cache")?,
+        values: Tensor::new(value_cache, "value_cache")?,
+        block_tables: Tensor::new(block_tables, "block_tables")?,
+        context_lens: Tensor::new(context_lens, "context_lens")?,
+        cu_seqlens_q: Tensor::new(cu_seqlens_q, "cu_seqlens_q")?,
+        out: Tensor::new(out, "out")?,
+        scale,
+        set: current(),
+    };
+    with_float!(call.q, Q => with_float!(call.keys, C => call.run::<Q, C>(py)))
+}
+
+impl Call<'_> {
+    fn run<Q: Float + Element, C: Float + Element>(&self, py: Python<'_>) -> PyResult<()> {
+        let shape = self.keys.shape::<4>()?;
+        self.values.expect_shape(shape)?;
+        let [num_tokens, num_heads, _] = self.q.shape::<3>()?;
+        self.q.expect_shape([num_tokens, num_heads, shape[3]])?;
+        self.out.expect_shape([num_tokens, num_heads, shape[3]])?;
+        let [_, _] = self.block_tables.shape()?;
+        let cache =
+            core::PagedCache::new(self.keys.slice::<C>()?, self.values.slice::<C>()?, shape).map_err(invalid)?;
+        let batch = core::AttentionBatch {
+            block_tables: self.block_tables.rows::<i32>()?,
+            context_lens: self.context_lens.slice::<i32>()?,
+            cu_seqlens_q: self.cu_seqlens_q.slice::<i32>()?,
+        };
+        let q = self.q.rows::<Q>()?;
+        let out = self.out.slice_mut::<Q>(&[&self.q, &self.keys, &self.values])?;
+        let (scale, set) = (self.scale, self.set);
+        py.detach(|| core::paged_attention(q, &cache, &batch, scale, out, set)).map_err(invalid)
+    }
+}
+
+/// Copies keys and values of the step's tokens to their slots.
+#[pyfunction]
+pub(crate) fn write_kv_cache(
+    py: Python<'_>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    key_cache: &Bound<'_, PyAny>,
+    value_cache: &Bound<'_, PyAny>,
+    slot_mapping: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let (key, value) = (Tensor::new(key, "key")?, Tensor::new(value, "value")?);
+    let keys = Tensor::new(key_cache, "key_cache")?;
+    let values = Tensor::new(value_cache, "value_cache")?;
+    let slots = Tensor::new(slot_mapping, "slot_mapping")?;
+    let shape = keys.shape::<4>()?;
+    let [num_tokens] = slots.shape()?;
+    values.expect_shape(shape)?;
+    for side in [&key, &value] {
+        side.expect_shape([num_tokens, shape[1], shape[3]])?;
+    }
+    let slot_mapping = slots.slice::<i64>()?;
+    with_float!(key, T => with_float!(keys, C => {
+        let rows = [key.rows::<T>()?, value.rows::<T>()?];
+        let caches = [
+            keys.slice_mut::<C>(&[&key, &value, &values, &slots])?,
+            values.slice_mut::<C>(&[&key, &value, &keys, &slots])?,
+        ];
+        let set = current();
+        py.detach(|| core::write_kv_cache(rows, caches, shape, slot_mapping, set)).map_err(invalid)
+    }))
+}

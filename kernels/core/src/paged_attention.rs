@@ -1,0 +1,251 @@
+//! Causal attention over a paged cache: prompt chunks and decodes of many sequences in one call.
+//!
+//! A task is up to 24 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
+//! them all. The context is cut into segments of 256 positions from position 0; a segment runs an online softmax over
+//! tiles of 64, and segments merge in order. A row's arithmetic therefore depends on its own position alone: it is
+//! bit-equal in a chunk, in a whole prompt, in a decode, and when segments of a long context run on several threads.
+//! Source: online softmax, arXiv 1805.02867; split contexts, "Flash-Decoding" (Dao et al., 2023).
+
+mod batch;
+mod kv_cache;
+
+pub use batch::{AttentionBatch, PagedCache};
+pub(crate) use batch::{HeadCache, RowTile};
+pub use kv_cache::write_kv_cache;
+
+use crate::threads::{SharedOutput, max_threads, parallel_for, threads_for};
+use crate::{Float, InstructionSet, KernelError, Rows, simd};
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::ops::Range;
+
+/// Rows that share one pass over keys and values.
+pub(crate) const MAX_ROWS: usize = 24;
+/// Positions that share one step of the online softmax.
+pub(crate) const TILE: usize = 64;
+/// Positions after which the softmax starts anew, its result to be merged.
+const SEGMENT: usize = 256;
+
+/// What a kernel reads of the queries: `[rows][head_dim]`, scaled, and how many positions each row sees.
+pub(crate) struct QueryRows<'a> {
+    pub(crate) queries: &'a [f32],
+    pub(crate) num_visible: &'a [usize],
+}
+
+/// A softmax not yet divided by its sum: `weighted` is `[rows][head_dim]`; a row that saw nothing has maximum -inf.
+pub(crate) struct Partial<'a> {
+    pub(crate) weighted: &'a mut [f32],
+    pub(crate) maximum: &'a mut [f32],
+    pub(crate) sum: &'a mut [f32],
+}
+
+impl<'a> Partial<'a> {
+    fn num_floats(num_rows: usize, head_dim: usize) -> usize {
+        num_rows * (head_dim + 2)
+    }
+
+    fn new(floats: &'a mut [f32], num_rows: usize, head_dim: usize) -> Self {
+        let (weighted, rest) = floats.split_at_mut(num_rows * head_dim);
+        let (maximum, sum) = rest.split_at_mut(num_rows);
+        Self { weighted, maximum, sum }
+    }
+
+    fn clear(&mut self) {
+        self.weighted.fill(0.0);
+        self.maximum.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+    }
+
+    /// Takes in the partial of the next positions.
+    fn merge(&mut self, next: &Partial<'_>) {
+        let head_dim = self.weighted.len() / self.maximum.len();
+        for row in 0..self.maximum.len() {
+            // Merging nothing with nothing would be 0 * e^(inf - inf).
+            if next.maximum[row] == f32::NEG_INFINITY {
+                continue;
+            }
+            let maximum = self.maximum[row].max(next.maximum[row]);
+            let (old, new) = ((self.maximum[row] - maximum).exp(), (next.maximum[row] - maximum).exp());
+            self.maximum[row] = maximum;
+            self.sum[row] = self.sum[row] * old + next.sum[row] * new;
+            let range = row * head_dim..(row + 1) * head_dim;
+            for (mine, theirs) in self.weighted[range.clone()].iter_mut().zip(&next.weighted[range]) {
+                *mine = *mine * old + theirs * new;
+            }
+        }
+    }
+}
+
+/// A thread's buffers, kept from call to call.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    num_visible: Vec<usize>,
+    total: Vec<f32>,
+    segment: Vec<f32>,
+    tile: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Attends from each query to all positions of its sequence up to its own.
+///
+/// `q` has a row of `num_heads * head_dim` values a token, the sequences one after the other; query `i` of sequence `s`
+/// sits at position `context_lens[s] - num_queries + i`, and its key is already in the cache. `out` is contiguous, as
+/// `q`, and wholly overwritten. Scores are multiplied with `scale`; all arithmetic is float32.
+pub fn paged_attention<Q: Float, C: Float>(
+    q: Rows<'_, Q>,
+    cache: &PagedCache<'_, C>,
+    batch: &AttentionBatch<'_>,
+    scale: f32,
+    out: &mut [Q],
+    set: InstructionSet,
+) -> Result<(), KernelError> {
+    let num_heads = cache.check_heads(q.row_length())?;
+    batch.check(q.num_rows(), cache)?;
+    if out.len() != q.num_rows() * q.row_length() {
+        return Err(KernelError::Count { name: "out", expected: q.num_rows() * q.row_length(), got: out.len() });
+    }
+    let call = Call { q, cache, batch, scale, group_size: num_heads / cache.num_kv_heads(), set };
+    let out = SharedOutput::new(out);
+    let mut tiles = batch.row_tiles(cache.num_kv_heads(), call.group_size, MAX_ROWS);
+    let nanoseconds = tiles.iter().map(|tile| cost(tile, cache.head_dim())).sum();
+    let num_threads = threads_for(nanoseconds);
+    if num_threads > 1 && tiles.len() < 4 * max_threads() {
+        call.run_split(&tiles, num_threads, out);
+    } else {
+        // The longest first: a long one taken last would run alone.
+        tiles.sort_by_key(|tile| Reverse(cost(tile, cache.head_dim())));
+        parallel_for(num_threads, tiles.len(), |index| call.run_whole(&tiles[index], out));
+    }
+    Ok(())
+}
+
+/// About how many nanoseconds a tile of rows takes, for scheduling.
+fn cost(tile: &RowTile, head_dim: usize) -> usize {
+    tile.max_visible.div_ceil(TILE) * (300 + 30 * tile.num_rows) * head_dim / 64
+}
+
+struct Call<'a, Q, C> {
+    q: Rows<'a, Q>,
+    cache: &'a PagedCache<'a, C>,
+    batch: &'a AttentionBatch<'a>,
+    scale: f32,
+    group_size: usize,
+    set: InstructionSet,
+}
+
+impl<Q: Float, C: Float> Call<'_, Q, C> {
+    /// One task a tile of rows: its segments follow each other.
+    fn run_whole(&self, tile: &RowTile, out: SharedOutput<'_, Q>) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let num_floats = Partial::num_floats(tile.num_rows, self.cache.head_dim());
+            let mut total = std::mem::take(&mut scratch.total);
+            let mut segment = std::mem::take(&mut scratch.segment);
+            total.resize(num_floats, 0.0);
+            segment.resize(num_floats, 0.0);
+            self.load_queries(tile, scratch);
+            let mut sum = Partial::new(&mut total, tile.num_rows, self.cache.head_dim());
+            self.attend(tile, segment_of(tile, 0), scratch, &mut sum);
+            for index in 1..num_segments(tile) {
+                let mut next = Partial::new(&mut segment, tile.num_rows, self.cache.head_dim());
+                self.attend(tile, segment_of(tile, index), scratch, &mut next);
+                sum.merge(&next);
+            }
+            self.store(tile, &sum, out);
+            (scratch.total, scratch.segment) = (total, segment);
+        });
+    }
+
+    /// One task a segment, then the merge in order on the calling thread: for few rows with a long context.
+    fn run_split(&self, tiles: &[RowTile], num_threads: usize, out: SharedOutput<'_, Q>) {
+        let mut tasks = Vec::new();
+        let mut num_floats = 0;
+        for tile in tiles {
+            for index in 0..num_segments(tile) {
+                tasks.push((tile, index, num_floats));
+                num_floats += Partial::num_floats(tile.num_rows, self.cache.head_dim());
+            }
+        }
+        let mut floats = vec![0.0; num_floats];
+        let shared = SharedOutput::new(&mut floats);
+        parallel_for(num_threads, tasks.len(), |task| {
+            let (tile, index, start) = tasks[task];
+            let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
+            #[allow(unsafe_code)]
+            // SAFETY: each task has a start of its own, and the parts follow each other without overlap.
+            let part = unsafe { shared.part(start, length) };
+            SCRATCH.with_borrow_mut(|scratch| {
+                self.load_queries(tile, scratch);
+                let mut partial = Partial::new(part, tile.num_rows, self.cache.head_dim());
+                self.attend(tile, segment_of(tile, index), scratch, &mut partial);
+            });
+        });
+        let mut rest = floats.as_mut_slice();
+        for tile in tiles {
+            let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
+            let (mine, others) = rest.split_at_mut(length * num_segments(tile));
+            let (first, following) = mine.split_at_mut(length);
+            let mut sum = Partial::new(first, tile.num_rows, self.cache.head_dim());
+            for next in following.chunks_exact_mut(length) {
+                sum.merge(&Partial::new(next, tile.num_rows, self.cache.head_dim()));
+            }
+            self.store(tile, &sum, out);
+            rest = others;
+        }
+    }
+
+    fn attend(&self, tile: &RowTile, positions: Range<usize>, scratch: &mut Scratch, partial: &mut Partial<'_>) {
+        partial.clear();
+        let head = self.cache.head(self.batch.block_table(tile.sequence), tile.kv_head);
+        let rows = QueryRows { queries: &scratch.queries, num_visible: &scratch.num_visible };
+        simd::attend(&head, positions, &rows, &mut scratch.tile, partial, self.set);
+    }
+
+    fn load_queries(&self, tile: &RowTile, scratch: &mut Scratch) {
+        let head_dim = self.cache.head_dim();
+        scratch.queries.clear();
+        scratch.num_visible.clear();
+        for row in 0..tile.num_rows {
+            let (token, at) = self.place(tile, row);
+            let values = &self.q.row(token)[at..at + head_dim];
+            scratch.queries.extend(values.iter().map(|value| value.to_f32() * self.scale));
+            scratch.num_visible.push(tile.num_visible(row, self.group_size));
+        }
+    }
+
+    fn store(&self, tile: &RowTile, partial: &Partial<'_>, out: SharedOutput<'_, Q>) {
+        let head_dim = self.cache.head_dim();
+        for row in 0..tile.num_rows {
+            let (token, at) = self.place(tile, row);
+            #[allow(unsafe_code)]
+            // SAFETY: a (token, head) belongs to one row of one tile, and a tile is stored by one task.
+            let out = unsafe { out.part(token * self.q.row_length() + at, head_dim) };
+            let weighted = &partial.weighted[row * head_dim..(row + 1) * head_dim];
+            let inverse = 1.0 / partial.sum[row];
+            for (out, weighted) in out.iter_mut().zip(weighted) {
+                *out = Q::from_f32(weighted * inverse);
+            }
+        }
+    }
+
+    /// The token of a tile's row, and where its head starts in the token's values.
+    fn place(&self, tile: &RowTile, row: usize) -> (usize, usize) {
+        let row = tile.first_row + row;
+        let head = tile.kv_head * self.group_size + row % self.group_size;
+        (tile.first_token + row / self.group_size, head * self.cache.head_dim())
+    }
+}
+
+fn num_segments(tile: &RowTile) -> usize {
+    tile.max_visible.div_ceil(SEGMENT)
+}
+
+fn segment_of(tile: &RowTile, index: usize) -> Range<usize> {
+    index * SEGMENT..tile.max_visible.min((index + 1) * SEGMENT)
+}
+
+#[cfg(test)]
+mod tests;
