@@ -22,16 +22,6 @@ pub(crate) fn row_flags(request: &EngineRequest) -> RowFlags {
     RowFlags(asked.into_iter().filter(|(wants, _)| *wants).fold(0, |bits, (_, flag)| bits | flag as u32))
 }
 
-/// The wire's name of a sequence error's kind, for a bounded metric label.
-pub(crate) fn error_kind(kind: i32) -> &'static str {
-    match wire::SequenceErrorKind::try_from(kind) {
-        Ok(wire::SequenceErrorKind::Unsupported) => "unsupported",
-        Ok(wire::SequenceErrorKind::Numerical) => "numerical",
-        Ok(wire::SequenceErrorKind::Grammar) => "grammar",
-        Ok(wire::SequenceErrorKind::Unspecified) | Err(_) => "unspecified",
-    }
-}
-
 /// The plan as every shard gets it. `sampling_of` answers the parameters of a request that appears.
 pub(crate) fn plan_to_wire<'a>(
     plan: &StepPlan,

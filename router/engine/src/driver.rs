@@ -159,6 +159,14 @@ impl Driver {
         self.publish();
     }
 
+    /// A bug has left the scheduler in an unknown state: nothing of it is trusted any more.
+    pub(crate) fn forget_all(&mut self, reason: &str) {
+        self.requests.fail_all(&EngineError::GroupLost(reason.to_owned()));
+        self.scheduler = None;
+        self.events.clear();
+        self.inbox.clear();
+    }
+
     /// Moves to `state`, but never away from draining.
     pub(crate) fn set_state(&self, state: EngineState) {
         if self.drain.is_none() {

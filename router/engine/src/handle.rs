@@ -189,7 +189,8 @@ impl Engine {
             next_id: AtomicU64::new(0),
             max_buffered_events: config.max_buffered_events.max(1),
         });
-        tokio::spawn(crate::lifecycle::run(group, Driver::new(config, Arc::clone(&shared), receiver)));
+        let driver = Driver::new(config, Arc::clone(&shared), receiver);
+        tokio::spawn(crate::lifecycle::run(group, driver, Arc::clone(&shared)));
         Self { commands, shared }
     }
 

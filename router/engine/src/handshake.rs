@@ -102,6 +102,14 @@ fn check_sizes(answer: &HandshakeResponse, config: &EngineConfig) -> Result<(), 
     if let Some((name, got, least)) = minima.into_iter().find(|(_, got, least)| got < least) {
         return Err(format!("{name} is `{got}`, at least `{least}` is needed"));
     }
+    let flags = [
+        ("max_total_tokens", config.max_total_tokens),
+        ("max_plan_tokens", config.max_plan_tokens),
+        ("max_sequences", config.max_sequences),
+    ];
+    if let Some((name, _)) = flags.into_iter().find(|(_, flag)| *flag == Some(0)) {
+        return Err(format!("the operator's {name} is `0`, at least `1` is needed"));
+    }
     if config.tokenizer_vocab_size > answer.vocab_size {
         return Err(format!(
             "the tokenizer has ids up to `{}`, the model's vocab_size is `{}`: they belong to different models",

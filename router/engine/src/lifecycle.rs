@@ -1,14 +1,21 @@
 //! The lives of a worker group: start, handshake, serve; when it is lost, kill, wait, and again.
+//!
+//! A panic while serving is our bug, but no reason to stop serving: whoever ran or waited gets an error, the scheduler
+//! is thrown away and the group restarts. A panic anywhere else ends the engine as failed, never as silently gone.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::driver::{Driver, EXIT_GRACE, Served, exit_words};
 use crate::error::GroupError;
 use crate::group::WorkerGroup;
-use crate::handle::{EngineConfig, EngineState, WorkerInfo};
+use crate::handle::{EngineConfig, EngineState, Shared, WorkerInfo};
 use crate::shards::Shards;
 
 /// The first pause before a restart; each further one is twice as long.
@@ -29,7 +36,15 @@ enum Ended {
 }
 
 /// Drives the group until the engine stops or the very first start fails.
-pub(crate) async fn run(mut group: impl WorkerGroup, mut driver: Driver) {
+pub(crate) async fn run(group: impl WorkerGroup, driver: Driver, shared: Arc<Shared>) {
+    if let Err(panic) = AssertUnwindSafe(drive(group, driver)).catch_unwind().await {
+        let reason = format!("the engine panicked: {}", panic_words(panic.as_ref()));
+        tracing::error!(reason);
+        shared.state.send_replace(EngineState::Failed(reason));
+    }
+}
+
+async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
     let mut pause = FIRST_PAUSE;
     let mut was_ready = false;
     for incarnation in 1.. {
@@ -71,10 +86,21 @@ async fn live(group: &mut impl WorkerGroup, driver: &mut Driver, incarnation: u6
     };
     tracing::info!(incarnation, num_blocks = info.num_blocks, device = %info.device, "the worker group is ready");
     driver.group_ready(info);
-    match driver.serve(shards, group.exited()).await {
-        Served::Stopped => Ended::Stopped,
-        Served::Lost(error) => Ended::Lost(error),
+    match AssertUnwindSafe(driver.serve(shards, group.exited())).catch_unwind().await {
+        Ok(Served::Stopped) => Ended::Stopped,
+        Ok(Served::Lost(error)) => Ended::Lost(error),
+        Err(panic) => {
+            let reason = format!("the engine panicked: {}", panic_words(panic.as_ref()));
+            driver.forget_all(&reason);
+            Ended::Lost(GroupError::Lost(reason))
+        }
     }
+}
+
+/// What a panic said, if it said it in words.
+fn panic_words(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 async fn start(

@@ -127,6 +127,8 @@ pub(crate) struct Meters {
     group_ready: Gauge,
     group_losses: Counter,
     step_errors: Counter,
+    /// By the wire's `SequenceErrorKind`.
+    sequence_errors: [Counter; 4],
     plan_seconds: Histogram,
     pub(crate) queue_duration: Histogram,
     pub(crate) inference_duration: Histogram,
@@ -160,6 +162,8 @@ impl Meters {
             group_ready: gauge!(GROUP_READY),
             group_losses: counter!(GROUP_LOSSES),
             step_errors: counter!(STEP_ERRORS),
+            sequence_errors: ["unspecified", "unsupported", "numerical", "grammar"]
+                .map(|kind| counter!(SEQUENCE_ERRORS, "kind" => kind)),
             plan_seconds: histogram!(PLAN_SECONDS),
             queue_duration: histogram!(REQUEST_QUEUE_DURATION),
             inference_duration: histogram!(REQUEST_INFERENCE_DURATION),
@@ -208,10 +212,10 @@ impl Meters {
         self.step_errors.increment(1);
     }
 
-    /// The worker failed one sequence; `kind` is the wire's name of it, one of a fixed list.
-    #[expect(clippy::unused_self, reason = "rare, so looked up by name; still one place for all metrics")]
-    pub(crate) fn sequence_error(&self, kind: &'static str) {
-        counter!(SEQUENCE_ERRORS, "kind" => kind).increment(1);
+    /// The worker failed one sequence; `kind` is the wire's number of it.
+    pub(crate) fn sequence_error(&self, kind: i32) {
+        let unspecified = &self.sequence_errors[0];
+        usize::try_from(kind).ok().and_then(|kind| self.sequence_errors.get(kind)).unwrap_or(unspecified).increment(1);
     }
 
     /// The group serves, over a pool of so many tokens.

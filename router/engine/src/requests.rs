@@ -10,7 +10,7 @@ use forebay_wire::SamplingParams;
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use crate::convert::{Answer, error_kind, row_flags};
+use crate::convert::{Answer, row_flags};
 use crate::error::EngineError;
 use crate::handle::{EngineRequest, GenerationEvent, PromptLogprob};
 use crate::metrics::Meters;
@@ -267,7 +267,7 @@ impl Live {
             FinishReason::Deadline => Err(EngineError::Deadline),
             FinishReason::GroupLost => Err(EngineError::GroupLost(lost.to_owned())),
             FinishReason::Failed { kind, message } => {
-                meters.sequence_error(error_kind(kind));
+                meters.sequence_error(kind);
                 Err(EngineError::Sequence { kind, message })
             }
         };

@@ -4,11 +4,12 @@ mod support;
 
 use std::time::Duration;
 
-use forebay_engine::fake_worker::{FakeEvent, FakeScript, FakeSizes, Fault, StepFault, engine_config};
-use forebay_engine::{EngineConfig, EngineError, EngineState};
+use forebay_engine::fake_worker::{FakeEvent, FakeGroup, FakeScript, FakeSizes, Fault, StepFault, engine_config};
+use forebay_engine::{Engine, EngineConfig, EngineError, EngineState, GroupError, GroupExit, WorkerGroup};
 use futures::future::join_all;
 use support::{complete, first_token, idle, read, ready, request, started};
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -244,6 +245,15 @@ async fn a_tokenizer_of_another_model_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operators_limit_of_nothing_is_refused_by_name() {
+    let config = EngineConfig { max_sequences: Some(0), ..engine_config() };
+    let (engine, _) = started(script([]), config);
+    let state = engine.state_changed(&EngineState::Starting).await;
+    let reason = "the workers' handshake is refused: the operator's max_sequences is `0`, at least `1` is needed";
+    assert_eq!(state, EngineState::Failed(reason.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_smaller_pool_after_a_restart_ends_the_line_with_a_clean_error_and_serves_on() {
     let smaller = Fault::Handshake { incarnation: 2, rank: 0, field: "num_blocks", value: 5 };
     let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
@@ -258,11 +268,52 @@ async fn a_smaller_pool_after_a_restart_ends_the_line_with_a_clean_error_and_ser
     complete(&engine, request([5], 20)).await;
 }
 
+/// A group whose first life brings the driver down with it.
+struct Panicking {
+    inner: FakeGroup,
+    num_asked: u32,
+}
+
+impl WorkerGroup for Panicking {
+    async fn start(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
+        self.inner.start(incarnation).await
+    }
+
+    #[expect(clippy::panic, reason = "the bug")]
+    async fn exited(&mut self) -> GroupExit {
+        self.num_asked += 1;
+        if self.num_asked == 2 {
+            tokio::time::sleep(5 * STEP).await;
+            panic!("a bug of ours");
+        }
+        self.inner.exited().await
+    }
+
+    async fn kill(&mut self) {
+        self.inner.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_loop_is_an_error_for_those_it_met_and_the_engine_serves_on() {
+    let group = Panicking { inner: FakeGroup::new(script([])), num_asked: 0 };
+    let engine = Engine::start(engine_config(), group);
+    engine.state_changed(&EngineState::Starting).await;
+    let (tokens, end) = read(engine.submit(request([5], 100)).await.expect("taken")).await;
+    assert_eq!(end, Err(EngineError::GroupLost("the engine panicked: a bug of ours".to_owned())));
+    assert!((3..6).contains(&tokens.len()), "{}", tokens.len());
+    while engine.state() != EngineState::Ready {
+        engine.state_changed(&engine.state()).await;
+    }
+    complete(&engine, request([5], 100)).await;
+    idle(&engine).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_killed_at_random_moments_leaves_no_stream_hanging() {
     let (engine, worker) =
         ready(FakeScript { step_delay: Duration::from_micros(500), ..FakeScript::default() }, engine_config()).await;
-    for round in 0..3 {
+    for round in 0..2 {
         let mut first = engine.submit(request([5], 500)).await.expect("taken");
         let others = join_all((0..40).map(|n| engine.submit(request([5, n + 3], 500)))).await;
         first_token(&mut first).await;
