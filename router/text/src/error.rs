@@ -1,6 +1,7 @@
 //! What can be wrong with a tokenizer, a template or a text.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 /// Each variant names the culprit.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +17,12 @@ pub enum TextError {
         /// What is wrong.
         reason: String,
     },
-    /// A GGUF tokenizer kind that is not built yet.
-    #[error("`{}`: {what} `{name}` is not supported; pass a folder that holds `tokenizer.json`", path.display())]
+    /// A tokenizer kind that is not built yet.
+    #[error("`{}`: {what} `{name}` is not supported; pass a folder with another `tokenizer.json`", path.display())]
     Unsupported {
         /// Which file.
         path: PathBuf,
-        /// "tokenizer model", "pre-tokenizer".
+        /// "tokenizer model", "pre-tokenizer", "decoder".
         what: &'static str,
         /// Its name in the file.
         name: String,
@@ -29,10 +30,16 @@ pub enum TextError {
     /// The text could not be encoded.
     #[error("tokenizer error {0}")]
     Encode(String),
-    /// The template refused the messages or failed: `raise_exception`, a missing variable, out of fuel.
+    /// The template refused the messages or failed: `raise_exception`, an undefined value, out of fuel.
     #[error("template error: {0}")]
     Template(String),
     /// The template needs a variable that the request did not give.
     #[error("missing template variable: {0}")]
     MissingVariable(String),
+}
+
+impl TextError {
+    pub(crate) fn file(path: &Path, reason: impl Display) -> Self {
+        Self::File { path: path.to_owned(), reason: reason.to_string() }
+    }
 }
