@@ -1,13 +1,36 @@
 //! Text to token ids, and what is known of each id.
+//!
+//! Encoding is the `tokenizers` crate's. Decoding is ours: a table of each token's bytes ([`pieces`]), so that a stream
+//! decodes in constant time a token and whole texts and streams agree to the byte.
+
+mod byte_level;
+mod decoder;
+mod from_gguf;
+mod pieces;
 
 use std::ops::Range;
 use std::path::Path;
 
+use serde_json::Value;
+use tokenizers::AddedToken;
+
+use crate::detokenizer::TextBuilder;
 use crate::error::TextError;
+use crate::gguf::Metadata;
+use decoder::TokenDecoder;
+pub(crate) use pieces::LeadingRule;
+use pieces::Pieces;
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
-#[derive(Debug)]
-pub struct Tokenizer {}
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Pieces,
+    /// Ids around every text that asks for special tokens, where the post-processor does not add them (GGUF).
+    prefix: Option<u32>,
+    suffix: Option<u32>,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+}
 
 /// An encoded text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,58 +43,176 @@ pub struct Encoding {
 
 impl Tokenizer {
     /// Reads `tokenizer.json`.
-    pub fn from_json(_path: &Path) -> Result<Self, TextError> {
-        Ok(Self {})
+    pub fn from_json(path: &Path) -> Result<Self, TextError> {
+        let bytes = std::fs::read(path).map_err(|error| TextError::file(path, error))?;
+        Self::parse_json(&bytes, path)
+    }
+
+    /// Parses the content of a `tokenizer.json`.
+    pub fn from_json_bytes(bytes: &[u8]) -> Result<Self, TextError> {
+        Self::parse_json(bytes, Path::new("tokenizer.json"))
     }
 
     /// Builds it from `tokenizer.ggml.*` of a GGUF header.
-    pub fn from_gguf(_path: &Path) -> Result<Self, TextError> {
-        Ok(Self {})
+    pub fn from_gguf(path: &Path) -> Result<Self, TextError> {
+        Self::from_metadata(&Metadata::read(path)?)
+    }
+
+    pub(crate) fn from_metadata(metadata: &Metadata) -> Result<Self, TextError> {
+        from_gguf::build(metadata)
+    }
+
+    fn parse_json(bytes: &[u8], path: &Path) -> Result<Self, TextError> {
+        let json: Value = serde_json::from_slice(bytes).map_err(|error| TextError::file(path, error))?;
+        let decoder = TokenDecoder::from_json(&json["decoder"], path)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| TextError::file(path, error))?;
+        // A file may carry the truncation and padding of somebody's training run.
+        inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
+        let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
+        Ok(Self { inner, pieces, prefix: None, suffix: None, bos_token: None, eos_token: None })
+    }
+
+    /// Names the beginning and end tokens, as `tokenizer_config.json` does; `None` leaves the name as it is.
+    #[must_use]
+    pub fn with_bos_eos(mut self, bos: Option<&str>, eos: Option<&str>) -> Self {
+        self.bos_token = bos.map(str::to_owned).or(self.bos_token);
+        self.eos_token = eos.map(str::to_owned).or(self.eos_token);
+        self
+    }
+
+    /// Adds what `added_tokens_decoder` of a `tokenizer_config.json` lists and `tokenizer.json` lacks. Each token must
+    /// get the id that the config names: a model was trained with it.
+    pub(crate) fn with_added_tokens(mut self, tokens: Vec<(u32, AddedToken)>, path: &Path) -> Result<Self, TextError> {
+        let known = self.inner.get_added_tokens_decoder();
+        for (id, token) in tokens.into_iter().filter(|(id, token)| known.get(id) != Some(token)) {
+            let content = token.content.clone();
+            let added = if token.special {
+                self.inner.add_special_tokens([token.clone()])
+            } else {
+                self.inner.add_tokens([token.clone()])
+            };
+            added.map_err(|error| TextError::file(path, error))?;
+            if self.inner.token_to_id(&content) != Some(id) {
+                let reason = format!("added token `{content}` cannot have the id {id}: `tokenizer.json` disagrees");
+                return Err(TextError::file(path, reason));
+            }
+            self.pieces.set_added(id, &content, token.special);
+        }
+        Ok(self)
     }
 
     /// Text to ids. `add_special` adds what the model's own post-processor adds (BOS); special tokens written in the
     /// text are recognised either way.
-    pub fn encode(&self, _text: &str, _add_special: bool) -> Result<Encoding, TextError> {
-        Ok(Encoding::default())
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
+        let encoding = self.inner.encode(text, add_special).map_err(|error| TextError::Encode(error.to_string()))?;
+        let known = |id: u32| (id as usize) < self.pieces.len();
+        let end = text.len()..text.len();
+        let mut result = Encoding::default();
+        result.push_all(self.prefix.filter(|_| add_special).map(|id| (id, 0..0)));
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        result.push_all(tokens.filter(|(id, _)| known(**id)).map(|(&id, &(start, end))| (id, start..end)));
+        result.push_all(self.suffix.filter(|_| add_special).map(|id| (id, end)));
+        Ok(result)
     }
 
-    /// Ids to text in one piece.
-    pub fn decode(&self, _ids: &[u32], _skip_special: bool) -> String {
-        String::new()
+    /// The ids of [`Self::encode`] without the offsets, which cost about as much again.
+    pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode_fast(text, add_special).map_err(|error| TextError::Encode(error.to_string()))?;
+        let ids = encoding.get_ids().iter().copied().filter(|&id| (id as usize) < self.pieces.len());
+        let prefix = self.prefix.filter(|_| add_special);
+        Ok(prefix.into_iter().chain(ids).chain(self.suffix.filter(|_| add_special)).collect())
     }
 
-    /// One token's own text, as TGI's `token.text`: special tokens by their name, half characters as U+FFFD.
-    pub fn token_text(&self, _id: u32) -> String {
-        String::new()
+    /// Ids to text in one piece. Bytes that make no character become U+FFFD; ids that no token has are left out.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut builder = TextBuilder::new(self.leading_rule());
+        let mut text = String::new();
+        for &id in ids.iter().filter(|&&id| !(skip_special && self.is_special(id))) {
+            builder.push(self.pieces.bytes(id), &mut text);
+        }
+        builder.finish(&mut text);
+        text
     }
 
-    /// One token's bytes; empty for ids that stand for none.
-    pub fn token_bytes(&self, _id: u32) -> Vec<u8> {
-        Vec::new()
+    /// One token's own text, as TGI's `token.text`: special tokens by their name, half characters as U+FFFD. A leading
+    /// space that the token stands for is kept.
+    pub fn token_text(&self, id: u32) -> String {
+        String::from_utf8_lossy(self.pieces.bytes(id)).into_owned()
+    }
+
+    /// One token's bytes (a special token's name); empty for ids that stand for none.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.pieces.bytes(id).to_vec()
     }
 
     /// A control token: hidden when special tokens are skipped.
-    pub fn is_special(&self, _id: u32) -> bool {
-        false
+    pub fn is_special(&self, id: u32) -> bool {
+        self.pieces.is_special(id)
     }
 
     /// The id of a token by its exact name.
-    pub fn token_to_id(&self, _token: &str) -> Option<u32> {
-        None
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token).filter(|&id| (id as usize) < self.pieces.len())
     }
 
     /// Highest id + 1.
     pub fn vocab_size(&self) -> u32 {
-        0
+        self.pieces.len() as u32
     }
 
     /// The beginning-of-sequence token's name, for templates.
     pub fn bos_token(&self) -> Option<&str> {
-        None
+        self.bos_token.as_deref()
     }
 
     /// The end-of-sequence token's name, for templates.
     pub fn eos_token(&self) -> Option<&str> {
-        None
+        self.eos_token.as_deref()
+    }
+
+    /// The bytes that a token adds to a text.
+    pub(crate) fn piece(&self, id: u32) -> &[u8] {
+        self.pieces.bytes(id)
+    }
+
+    /// What the decoder drops at the beginning of a text.
+    pub(crate) fn leading_rule(&self) -> LeadingRule {
+        self.pieces.leading()
     }
 }
+
+impl Encoding {
+    fn push_all(&mut self, tokens: impl IntoIterator<Item = (u32, Range<usize>)>) {
+        for (id, range) in tokens {
+            self.ids.push(id);
+            self.offsets.push(range);
+        }
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("bos_token", &self.bos_token)
+            .field("eos_token", &self.eos_token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One entry of `added_tokens_decoder` (`tokenizer_config.json`).
+pub(crate) fn added_token(entry: &Value) -> Option<AddedToken> {
+    let flag = |name: &str| entry[name].as_bool().unwrap_or(false);
+    let token = AddedToken::from(entry["content"].as_str()?, flag("special"));
+    Some(
+        token
+            .single_word(flag("single_word"))
+            .lstrip(flag("lstrip"))
+            .rstrip(flag("rstrip"))
+            .normalized(flag("normalized")),
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

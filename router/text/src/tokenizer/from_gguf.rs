@@ -1,0 +1,222 @@
+//! A tokenizer from `tokenizer.ggml.*`, giving the ids that llama.cpp gives.
+//!
+//! Byte-level BPE only (`tokenizer.ggml.model` = `gpt2`), with the pre-tokenizers below: a wrong split gives wrong ids
+//! without an error, so an unknown name is refused rather than guessed.
+
+use std::collections::HashMap;
+
+use tokenizers::models::bpe::{BPE, Vocab as Alphabet};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use super::decoder::TokenDecoder;
+use super::pieces::Pieces;
+use super::{Tokenizer, byte_level};
+use crate::error::TextError;
+use crate::gguf::Metadata;
+
+/// `tokenizer.ggml.token_type`.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// How text is cut into words before merging, and what goes with it.
+struct PreTokenizer {
+    /// Applied one after the other, each to the pieces that the one before left.
+    splits: &'static [&'static str],
+    /// A word that is a token is taken whole, without merging.
+    ignore_merges: bool,
+    /// Whether a text begins with BOS unless the header says otherwise.
+    add_bos: bool,
+}
+
+const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const DIGIT: &str = r"\p{N}";
+const GPT2: PreTokenizer = PreTokenizer { splits: &[GPT2_WORDS], ignore_merges: false, add_bos: false };
+const DIGITS_THEN_GPT2: PreTokenizer = PreTokenizer { splits: &[DIGIT, GPT2_WORDS], ..GPT2 };
+// The contractions are spelled out: under `(?i)` the long s (U+017F) would count as an s.
+const LLAMA3: PreTokenizer = PreTokenizer {
+    splits: &[concat!(
+        r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )],
+    ignore_merges: true,
+    add_bos: true,
+};
+const QWEN2: PreTokenizer = PreTokenizer {
+    splits: &[concat!(
+        r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )],
+    ..GPT2
+};
+
+/// llama.cpp's names (`llama-vocab.cpp`, `tokenizer_pre`), those that mean the same together.
+fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
+    Some(match name {
+        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "a.x-4.0" | "mellum" | "gigachat" | "exaone4" | "trillion"
+        | "granite-docling" => GPT2,
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" | "mellum2" => {
+            DIGITS_THEN_GPT2
+        }
+        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => LLAMA3,
+        "dbrx" | "smaug-bpe" => PreTokenizer { ignore_merges: false, add_bos: false, ..LLAMA3 },
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "megrez" | "stablelm2" | "hunyuan" | "solar-open" | "grok-2" => QWEN2,
+        _ => return None,
+    })
+}
+
+/// Builds the tokenizer of a header.
+pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
+    let Some(model) = metadata.string("tokenizer.ggml.model")? else { return Err(TextError::NoTokenizer) };
+    let unsupported = |what, name: &str| {
+        Err(TextError::Unsupported { path: metadata.path().to_owned(), what, name: name.to_owned() })
+    };
+    if model != "gpt2" {
+        return unsupported("tokenizer model", model);
+    }
+    let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("(none)");
+    let Some(pre) = pre_tokenizer(pre) else { return unsupported("pre-tokenizer", pre) };
+    let vocab = Vocab::read(metadata)?;
+    let mut inner = tokenizers::Tokenizer::new(bpe(metadata, &vocab, pre.ignore_merges)?);
+    inner.with_pre_tokenizer(Some(splitter(&pre).map_err(|error| metadata.error(error.to_string()))?));
+    inner.with_decoder(Some(ByteLevel::default()));
+    add_marked_tokens(&mut inner, &vocab).map_err(|error| metadata.error(error.to_string()))?;
+    finish(metadata, inner, &vocab, pre.add_bos)
+}
+
+fn finish(
+    metadata: &Metadata,
+    inner: tokenizers::Tokenizer,
+    vocab: &Vocab<'_>,
+    add_bos: bool,
+) -> Result<Tokenizer, TextError> {
+    let name = |id: Option<u32>| id.map(|id| vocab.tokens[id as usize].clone());
+    let bos = vocab.id(metadata, "tokenizer.ggml.bos_token_id")?;
+    let eos = vocab.id(metadata, "tokenizer.ggml.eos_token_id")?;
+    let edge = |key: &str, default: bool, id: Option<u32>| {
+        let wanted = metadata.bool(key)?;
+        if wanted == Some(true) && id.is_none() {
+            return Err(metadata.error(format!("key `{key}` is true but the header names no such token")));
+        }
+        Ok(id.filter(|_| wanted.unwrap_or(default)))
+    };
+    Ok(Tokenizer {
+        inner,
+        pieces: vocab.pieces(),
+        prefix: edge("tokenizer.ggml.add_bos_token", add_bos, bos)?,
+        suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?,
+        bos_token: name(bos),
+        eos_token: name(eos),
+    })
+}
+
+/// The tokens of a header with their types.
+struct Vocab<'m> {
+    tokens: &'m [String],
+    types: &'m [i64],
+}
+
+impl<'m> Vocab<'m> {
+    fn read(metadata: &'m Metadata) -> Result<Self, TextError> {
+        let tokens = metadata.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let types = metadata.ints("tokenizer.ggml.token_type")?.unwrap_or_default();
+        if tokens.is_empty() {
+            return Err(metadata.error("key `tokenizer.ggml.tokens` is missing or empty"));
+        }
+        if !types.is_empty() && types.len() != tokens.len() {
+            let (types, tokens) = (types.len(), tokens.len());
+            return Err(metadata.error(format!("`tokenizer.ggml.token_type` has {types} elements for {tokens} tokens")));
+        }
+        Ok(Self { tokens, types })
+    }
+
+    fn kind(&self, index: usize) -> i64 {
+        self.types.get(index).copied().unwrap_or(1)
+    }
+
+    fn is_special(&self, index: usize) -> bool {
+        matches!(self.kind(index), UNKNOWN | CONTROL)
+    }
+
+    fn id(&self, metadata: &Metadata, key: &str) -> Result<Option<u32>, TextError> {
+        let id = metadata.token_id(key)?;
+        if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
+            return Err(metadata.error(format!("key `{key}` is `{id}`; the vocabulary ends at {}", self.tokens.len())));
+        }
+        Ok(id)
+    }
+
+    fn pieces(&self) -> Pieces {
+        let decoder = TokenDecoder::byte_level();
+        let mut pieces = Pieces::new(decoder.leading);
+        for (index, token) in self.tokens.iter().enumerate() {
+            let marked = matches!(self.kind(index), UNKNOWN | CONTROL | USER_DEFINED);
+            let bytes = if marked { token.as_bytes().to_vec() } else { decoder.bytes(token) };
+            pieces.set(index as u32, &bytes, self.is_special(index));
+        }
+        pieces
+    }
+}
+
+/// The merging model. Bytes that the vocabulary lacks get ids above it: they keep their neighbours apart while merging
+/// and are dropped by `Tokenizer::encode`, as llama.cpp drops them.
+fn bpe(metadata: &Metadata, vocab: &Vocab<'_>, ignore_merges: bool) -> Result<BPE, TextError> {
+    let mut ids: HashMap<&str, u32> = HashMap::with_capacity(vocab.tokens.len() + 256);
+    for (index, token) in vocab.tokens.iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+        ids.insert(token, index as u32);
+    }
+    let merges = metadata.strings("tokenizer.ggml.merges")?.unwrap_or_default();
+    let mut pairs = Vec::with_capacity(merges.len());
+    for (index, merge) in merges.iter().enumerate() {
+        let pair = split_merge(merge).filter(|(left, right)| {
+            ids.contains_key(left) && ids.contains_key(right) && ids.contains_key(format!("{left}{right}").as_str())
+        });
+        let (left, right) = pair.ok_or_else(|| {
+            metadata
+                .error(format!("`tokenizer.ggml.merges`: element {index} (`{merge}`) does not join two tokens to one"))
+        })?;
+        pairs.push((left.to_owned(), right.to_owned()));
+    }
+    let mut all: Alphabet = ids.into_iter().map(|(token, id)| (token.to_owned(), id)).collect();
+    let mut next = vocab.tokens.len() as u32;
+    for symbol in (0..=255).map(|byte| byte_level::symbol(byte).to_string()) {
+        all.entry(symbol).or_insert_with(|| {
+            next += 1;
+            next - 1
+        });
+    }
+    let builder = BPE::builder().vocab_and_merges(all, pairs).ignore_merges(ignore_merges);
+    builder.build().map_err(|error| metadata.error(error.to_string()))
+}
+
+/// `"Ġ t"` joins `Ġ` and `t`. The first half may itself begin with a space (never so in byte-level vocabularies).
+fn split_merge(merge: &str) -> Option<(&str, &str)> {
+    let first = merge.chars().next()?.len_utf8();
+    let space = first + merge[first..].find(' ')?;
+    Some((&merge[..space], &merge[space + 1..]))
+}
+
+fn splitter(pre: &PreTokenizer) -> tokenizers::Result<Sequence> {
+    let mut steps: Vec<PreTokenizerWrapper> = Vec::with_capacity(pre.splits.len() + 1);
+    for &pattern in pre.splits {
+        let pattern = SplitPattern::Regex(pattern.to_owned());
+        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into());
+    }
+    steps.push(ByteLevel::new(false, false, false).into());
+    Ok(Sequence::new(steps))
+}
+
+/// Control and user-defined tokens are found in text before anything else.
+fn add_marked_tokens(inner: &mut tokenizers::Tokenizer, vocab: &Vocab<'_>) -> tokenizers::Result<()> {
+    let marked = |wanted: fn(i64) -> bool, special: bool| -> Vec<AddedToken> {
+        let tokens =
+            vocab.tokens.iter().enumerate().filter(|(index, token)| wanted(vocab.kind(*index)) && !token.is_empty());
+        tokens.map(|(_, token)| AddedToken::from(token.as_str(), special).normalized(false)).collect()
+    };
+    inner.add_special_tokens(marked(|kind| matches!(kind, UNKNOWN | CONTROL), true))?;
+    inner.add_tokens(marked(|kind| kind == USER_DEFINED, false))?;
+    Ok(())
+}
