@@ -1,0 +1,164 @@
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::*;
+use crate::model_text::{ModelText, TextFiles};
+use crate::test_gguf::{GgufWriter, write_file};
+
+fn inputs(messages: &Value) -> ChatInputs {
+    ChatInputs {
+        messages: messages.as_array().unwrap().clone(),
+        tools: None,
+        add_generation_prompt: true,
+        continue_final_message: false,
+        kwargs: serde_json::Map::new(),
+    }
+}
+
+fn hello() -> ChatInputs {
+    inputs(&json!([{"role": "user", "content": "hello"}]))
+}
+
+fn render(source: &str, inputs: &ChatInputs) -> Result<String, TextError> {
+    ChatTemplate::compile(source, Some("<s>"), None)?.render(inputs)
+}
+
+#[test]
+fn what_the_model_defines_cannot_be_overridden_by_the_client() {
+    let mut inputs = hello();
+    for name in RESERVED.into_iter().chain(["extra"]) {
+        inputs.kwargs.insert(name.to_owned(), "mine".into());
+    }
+    let source = "{{ messages[0].content }} {{ tools }} {{ bos_token }} {{ eos_token is defined }} \
+                  {{ add_generation_prompt }} {{ documents }} {{ extra }}";
+    assert_eq!(render(source, &inputs).unwrap(), "hello None <s> False True None mine");
+}
+
+#[test]
+fn a_template_that_refuses_gives_its_own_words() {
+    let error = render("{{ raise_exception('roles must alternate') }}", &hello()).unwrap_err();
+    assert_eq!(error.to_string(), "template error: roles must alternate");
+}
+
+#[test]
+fn a_missing_variable_is_named() {
+    let error = render("{{ persona.name }}", &hello()).unwrap_err();
+    assert!(matches!(&error, TextError::MissingVariable(name) if name == "persona"), "{error}");
+    let error = render("{{ messages[0].nothing.here }}", &hello()).unwrap_err();
+    assert!(matches!(error, TextError::Template(_)), "{error}");
+}
+
+#[test]
+fn a_final_message_that_the_template_drops_cannot_be_continued() {
+    let mut inputs = inputs(&json!([{"role": "assistant", "content": "half"}]));
+    inputs.continue_final_message = true;
+    assert_eq!(render("<{{ messages[0].content }}>", &inputs).unwrap(), "<half");
+    let refused = |source: &str| render(source, &inputs).unwrap_err().to_string();
+    assert!(refused("{# content #}x").contains("leaves out or changes the last message"));
+    assert!(refused("x").contains("does not read `content`"));
+    inputs.messages[0]["content"] = Value::Null;
+    let error = render("{{ messages[0].content }}", &inputs).unwrap_err().to_string();
+    assert!(error.contains("the last message has no text to continue"), "{error}");
+}
+
+#[test]
+fn hostile_templates_end_in_an_error_soon() {
+    let hostile = [
+        ("an endless sum of loops", "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"),
+        ("recursion", "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"),
+        ("a recursive loop", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}"),
+        ("a repeated string", "{{ 'a' * 10**9 }}"),
+        ("a repeated list", "{{ ([0] * 10**9) | list }}"),
+        ("a long range", "{{ range(10**9) | list }}"),
+        ("much output", "{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}"),
+        ("much raw output", &format!("{{% for i in range(99999) %}}{}{{% endfor %}}", "a".repeat(1000))),
+        ("a wide indent", "{{ [[[1]]] | tojson(indent=10**9) }}"),
+        ("a big power", "{{ 10 ** 10 ** 10 }}"),
+        ("deep nesting", &format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000))),
+        ("an include", "{% include '/etc/passwd' %}"),
+    ];
+    for (name, source) in hostile {
+        let start = Instant::now();
+        let outcome = render(source, &hello());
+        assert!(outcome.is_err(), "{name} renders");
+        assert!(start.elapsed() < Duration::from_millis(250), "{name}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_long_conversation_has_fuel_enough() {
+    let turn = |index: usize| json!({"role": if index.is_multiple_of(2) { "user" } else { "assistant" }, "content": "some words"});
+    let inputs = inputs(&(0..4000).map(turn).collect());
+    let fixture: Value = serde_json::from_str(include_str!("../../tests/fixtures/templates.json")).unwrap();
+    for template in fixture["templates"].as_array().unwrap() {
+        let rendered = render(template["template"].as_str().unwrap(), &inputs);
+        let out_of_fuel = rendered.is_err_and(|error| error.to_string().contains("fuel"));
+        assert!(!out_of_fuel, "{}", template["name"]);
+    }
+}
+
+#[test]
+fn a_slip_of_the_engine_is_an_error() {
+    let error = render("{{ [1, 2][0:5:-2] }}", &hello()).unwrap_err().to_string();
+    assert_eq!(error, "template error: the template engine failed on this template");
+}
+
+#[test]
+fn empty_values_are_reversed() {
+    assert_eq!(render("{{ [][::-1] }}{{ ''[::-1] }}{{ 'ab'[::-1] }}{{ [1, 2][::-1][0] }}", &hello()).unwrap(), "[]ba2");
+}
+
+fn load(files: &TextFiles) -> ModelText {
+    ModelText::load(files).unwrap()
+}
+
+fn select(text: &ModelText, inputs: &ChatInputs) -> Result<String, TextError> {
+    text.chat_templates.as_ref().unwrap().select(inputs)?.render(inputs)
+}
+
+#[test]
+fn the_first_place_that_has_a_template_wins() {
+    let gguf = GgufWriter::tiny("smollm").string("tokenizer.chat_template", "gguf").write();
+    let config = write_file(br#"{"chat_template": "config"}"#);
+    let json = write_file(br#"{"chat_template": "json"}"#);
+    let jinja = write_file(b"jinja");
+    let path = |file: &tempfile::NamedTempFile| Some(file.path().to_owned());
+    let mut files = TextFiles { gguf: path(&gguf), ..TextFiles::default() };
+    assert_eq!(select(&load(&files), &hello()).unwrap(), "gguf");
+    files.tokenizer_config = path(&config);
+    assert_eq!(select(&load(&files), &hello()).unwrap(), "config");
+    files.chat_template_json = path(&json);
+    assert_eq!(select(&load(&files), &hello()).unwrap(), "json");
+    files.chat_template_jinja = path(&jinja);
+    assert_eq!(select(&load(&files), &hello()).unwrap(), "jinja");
+}
+
+#[test]
+fn named_templates_are_chosen_by_what_the_request_has() {
+    let with_tools = ChatInputs { tools: Some(vec![json!({})]), ..hello() };
+    let gguf = GgufWriter::tiny("smollm")
+        .string("tokenizer.chat_template", "plain")
+        .string("tokenizer.chat_template.tool_use", "tools")
+        .write();
+    let text = load(&TextFiles { gguf: Some(gguf.path().to_owned()), ..TextFiles::default() });
+    assert_eq!(select(&text, &hello()).unwrap(), "plain");
+    assert_eq!(select(&text, &with_tools).unwrap(), "tools");
+    let config = write_file(br#"{"chat_template": [{"name": "rag", "template": "rag"}]}"#);
+    let files = TextFiles {
+        gguf: Some(gguf.path().to_owned()),
+        tokenizer_config: Some(config.path().to_owned()),
+        ..TextFiles::default()
+    };
+    let error = select(&load(&files), &hello()).unwrap_err().to_string();
+    assert_eq!(error, "template error: the model has no default chat template, only `rag`");
+}
+
+#[test]
+fn a_template_that_does_not_compile_is_an_error_of_chat_alone() {
+    let gguf = GgufWriter::tiny("smollm").string("tokenizer.chat_template", "{% if %}").write();
+    let text = load(&TextFiles { gguf: Some(gguf.path().to_owned()), ..TextFiles::default() });
+    let error = select(&text, &hello()).unwrap_err().to_string();
+    assert!(error.starts_with("template error: chat template `default`: "), "{error}");
+    assert!(error.contains("syntax error"), "{error}");
+}
