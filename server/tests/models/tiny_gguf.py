@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 import safetensors.numpy
 
-NUM_LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2, 64, 96, 4, 2, 16, 101
+NUM_LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2, 64, 128, 4, 2, 16, 101
 
 SHAPES = {
     "attn_norm": ("input_layernorm", (HIDDEN,)),

@@ -1,0 +1,43 @@
+"""One rank of a test's group: arguments RANK WORLD_SIZE RENDEZVOUS OUT MODEL…; writes its results as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from forebay_worker.distributed.groups import ProcessGroup, join
+
+PROMPT = [5, 99, 3, 64, 27, 0, 100, 41, 8, 15]
+
+
+def collectives(group: ProcessGroup) -> dict[str, object]:
+    """What this rank gets from each exchange."""
+    mine = torch.tensor([[float(group.rank), 10.0]])
+    return {
+        "all_reduce": group.all_reduce(mine.clone()).tolist(),
+        "all_gather_last_dim": group.all_gather_last_dim(mine).tolist(),
+        "broadcast": group.broadcast(torch.tensor([group.rank + 7]), src=1).tolist(),
+        "min_int": group.min_int(100 - group.rank),
+        "half": group.all_reduce(torch.ones(3, dtype=torch.bfloat16)).tolist(),
+    }
+
+
+def main() -> None:
+    """Join, exchange, run every model."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from stepper import load
+
+    rank, world_size, rendezvous, out, *models = sys.argv[1:]
+    torch.set_num_threads(1)
+    group = join(int(rank), int(world_size), rendezvous, "cpu")
+    results: dict[str, object] = {"collectives": collectives(group)}
+    for model in models:
+        logits = load(Path(model), group).step([(0, PROMPT)])
+        results[model] = {"logits": logits.tolist(), "greedy": load(Path(model), group).greedy(PROMPT, 16)}
+    Path(out).write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Two ranks over gloo against one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from forebay_worker.distributed.groups import ProcessGroup, join
+from gguf import GGMLQuantizationType as Type
+
+from ..models.tiny_configs import TINY  # noqa: TID252 (tests share configurations)
+from ..models.tiny_gguf import write_tiny_gguf  # noqa: TID252
+from .shard import PROMPT
+
+VARIANTS = {
+    "two key-value heads": {},
+    "one key-value head, held by both": {"num_key_value_heads": 1},
+    "tied head": {"tie_word_embeddings": True},
+}
+
+
+@pytest.fixture(scope="module")
+def models(make_folder, tmp_path_factory) -> dict[str, Path]:
+    paths = {name: make_folder("LlamaForCausalLM", {**TINY, **fields})[0] for name, fields in VARIANTS.items()}
+    paths["quantized"] = write_tiny_gguf(tmp_path_factory.mktemp("gguf"), lambda name: Type.Q4_1)[0]
+    return paths
+
+
+@pytest.fixture(scope="module")
+def ranks(models, tmp_path_factory) -> list[dict[str, object]]:
+    """What each of two processes computed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    outs = [folder / f"rank{rank}.json" for rank in range(2)]
+    script = str(Path(__file__).with_name("shard.py"))
+    paths = [str(path) for path in models.values()]
+    processes = [
+        subprocess.Popen([sys.executable, script, str(rank), "2", str(folder / "rendezvous"), str(out), *paths])
+        for rank, out in enumerate(outs)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    return [json.loads(out.read_text()) for out in outs]
+
+
+# Two more processes import torch; on a busy machine that alone takes half a minute.
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "quantized"])
+def test_two_ranks_compute_what_one_does(models, ranks, load, variant):
+    path = models[variant]
+    expected = load(path).step([(0, PROMPT)])
+    for rank in ranks:
+        actual = torch.tensor(rank[str(path)]["logits"])
+        # Sums over inputs are split in two; with quantized weights blocks keep their scales, so no more than that.
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "quantized"])
+def test_two_ranks_choose_the_tokens_of_one(models, ranks, load, variant):
+    path = models[variant]
+    expected = load(path).greedy(PROMPT, 16)
+    assert [rank[str(path)]["greedy"] for rank in ranks] == [expected, expected]
+
+
+def test_collectives_of_two_ranks(ranks):
+    expected = {
+        "all_reduce": [[1.0, 20.0]],
+        "all_gather_last_dim": [[0.0, 10.0, 1.0, 10.0]],
+        "broadcast": [8],
+        "min_int": 99,
+        "half": [2.0, 2.0, 2.0],
+    }
+    assert [rank["collectives"] for rank in ranks] == [expected, expected]
+
+
+def test_collectives_of_one_rank_are_identities():
+    group, x = join(0, 1, "", "cpu"), torch.ones(2, 3)
+    assert group.all_reduce(x) is x and group.all_gather_last_dim(x) is x and group.broadcast(x) is x
+    assert group.min_int(4) == 4
+
+
+def test_units_are_divided_or_shared_by_neighbours():
+    assert [ProcessGroup(rank, 3).shard(9) for rank in range(3)] == [range(3), range(3, 6), range(6, 9)]
+    assert [ProcessGroup(rank, 4).shard(2) for rank in range(4)] == [range(1), range(1), range(1, 2), range(1, 2)]
+
+
+def test_a_device_without_collectives_is_refused():
+    with pytest.raises(ValueError, match="device is `meta`, expected one of cpu, cuda"):
+        join(0, 1, "", "meta")

@@ -1,0 +1,75 @@
+"""How many blocks are chosen, and what is said when none fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from forebay_worker.kv_cache import KvCache, block_bytes
+from forebay_worker.memory import available_memory, choose_num_blocks
+from forebay_worker.models.spec import DecoderSpec, RopeSpec
+
+from .stepper import worker_config
+
+SPEC = DecoderSpec("X", 2, 64, 96, 4, 2, 16, 101, 256, 1e-5, RopeSpec(1e4, 16), False, {})
+CONFIG = worker_config("")
+BLOCK = block_bytes(SPEC, 16, torch.float32, 1)
+
+
+def test_a_block_holds_keys_and_values_of_all_layers():
+    assert BLOCK == 2 * 2 * 16 * 2 * 16 * 4
+    assert block_bytes(SPEC, 16, torch.float16, 2) == BLOCK // 4
+
+
+def test_plenty_of_memory_gives_room_for_32_full_sequences():
+    assert choose_num_blocks(CONFIG, SPEC, torch.float32, 10**12) == 32 * 16 + 1
+
+
+def test_little_memory_gives_forty_percent_of_it():
+    assert choose_num_blocks(CONFIG, SPEC, torch.float32, 100 * BLOCK) == 40
+
+
+def test_shards_on_one_machine_share_its_memory():
+    config = dataclasses.replace(CONFIG, world_size=2)
+    half_block = block_bytes(SPEC, 16, torch.float32, 2)
+    assert choose_num_blocks(config, SPEC, torch.float32, 100 * half_block) == 20
+
+
+def test_kv_cache_bytes_overrides_what_is_available():
+    config = dataclasses.replace(CONFIG, kv_cache_bytes=70 * BLOCK + 1)
+    assert choose_num_blocks(config, SPEC, torch.float32, 10 * BLOCK) == 70
+
+
+def test_an_operators_sequence_that_does_not_fit_is_refused_with_both_sizes():
+    config = dataclasses.replace(CONFIG, max_total_tokens=200)
+    message = rf"needs `{14 * BLOCK}` bytes .* available memory gives `{4 * BLOCK}`; lower max_total_tokens, or raise"
+    with pytest.raises(ValueError, match=message):
+        choose_num_blocks(config, SPEC, torch.float32, 10 * BLOCK)
+
+
+def test_without_an_operators_bound_sequences_become_shorter():
+    assert choose_num_blocks(CONFIG, SPEC, torch.float32, 10 * BLOCK) == 4
+    with pytest.raises(ValueError, match="kv_cache_bytes"):
+        choose_num_blocks(CONFIG, SPEC, torch.float32, 4 * BLOCK)
+
+
+def test_the_system_tells_what_is_available():
+    assert 0 < available_memory(torch.device("cpu")) < 2**50
+
+
+def test_a_shard_holds_its_own_heads_only():
+    cache = KvCache.allocate(SPEC, 5, 16, torch.float16, "cpu", num_shards=2)
+    assert [layer.key.shape for layer in cache.layers] == [(5, 1, 16, 16)] * 2
+    assert cache.layers[0].value.dtype == torch.float16
+
+
+def test_reserving_touches_no_memory():
+    def resident() -> int:
+        with open("/proc/self/statm") as file:  # noqa: PTH123 (no path of ours)
+            return int(file.read().split()[1]) * 4096
+
+    before = resident()
+    cache = KvCache.allocate(SPEC, 2**16, 16, torch.float32, "cpu", num_shards=1)
+    assert cache.layers[0].key.nbytes >= 2**27
+    assert resident() - before < 2**24
