@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from forebay_kernels.ops.paged_attention import paged_attention, write_kv_cache
+from forebay_kernels.ops.kv_cache import write_kv_cache
+from forebay_kernels.ops.paged_attention import paged_attention
 from torch import Tensor
 
 from forebay_worker.attention.backend import AttentionMetadata
@@ -24,9 +25,9 @@ class CpuPaged:
         scale: float,
     ) -> Tensor:
         """See AttentionBackend."""
-        write_kv_cache(k_TKD.contiguous(), v_TKD.contiguous(), kv.key, kv.value, metadata.slot_mapping_T)
+        write_kv_cache(k_TKD, v_TKD, kv.key, kv.value, metadata.slot_mapping_T)
         return paged_attention(
-            q_THD.contiguous(),
+            q_THD,
             kv.key,
             kv.value,
             metadata.block_tables_SB,

@@ -9,6 +9,8 @@ import torch
 from forebay_worker.attention.backend import AttentionBackend
 from forebay_worker.attention.torch_sdpa import TorchSdpa
 
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
 
 def select_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> AttentionBackend:
     """`wanted`: auto, paged or sdpa; `dtype`: of the activations.
@@ -30,8 +32,8 @@ def select_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> Att
 def _paged_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
         return f"the kernel is for cpu and the device is `{device}`"
-    if dtype != torch.float32:
-        return f"the kernel takes float32 activations, not `{dtype}`"
+    if dtype not in KERNEL_DTYPES:
+        return f"the kernel takes no activations in `{dtype}`"
     if importlib.util.find_spec("forebay_kernels._native") is None:
         return "forebay_kernels has no native library here (build it with `make build`)"
     return None

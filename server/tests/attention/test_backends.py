@@ -1,0 +1,74 @@
+"""The kernel's backend against the reference, and the choice between them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.attention.cpu_paged import CpuPaged
+from forebay_worker.attention.select import select_backend
+from forebay_worker.attention.torch_sdpa import TorchSdpa
+from forebay_worker.kv_cache import LayerKvCache
+
+BLOCK_SIZE, NUM_BLOCKS, HEAD_DIM = 4, 24, 16
+
+# (tokens before this step, tokens in it) of each row: a whole prompt, a chunk, decodes.
+ROWS = [(0, 9), (5, 7), (11, 1), (0, 1), (16, 4)]
+
+
+def metadata() -> AttentionMetadata:
+    order = torch.randperm(NUM_BLOCKS - 1, generator=torch.Generator().manual_seed(1)) + 1
+    widest = max(-(-(before + new) // BLOCK_SIZE) for before, new in ROWS)
+    tables = torch.zeros(len(ROWS), widest, dtype=torch.int32)
+    slots, taken = [], 0
+    for row, (before, new) in enumerate(ROWS):
+        count = -(-(before + new) // BLOCK_SIZE)
+        tables[row, :count] = order[taken : taken + count]
+        taken += count
+        slots += [
+            int(tables[row, position // BLOCK_SIZE]) * BLOCK_SIZE + position % BLOCK_SIZE
+            for position in range(before, before + new)
+        ]
+    lens = torch.tensor([new for _, new in ROWS])
+    return AttentionMetadata(
+        block_tables_SB=tables,
+        context_lens_S=torch.tensor([before + new for before, new in ROWS], dtype=torch.int32),
+        cu_seqlens_q_S1=torch.cat((torch.zeros(1), lens.cumsum(0))).int(),
+        slot_mapping_T=torch.tensor(slots),
+        max_query_len=int(lens.max()),
+        max_context_len=max(before + new for before, new in ROWS),
+    )
+
+
+@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
+def test_the_kernel_agrees_with_the_reference(num_kv_heads, cache_dtype):
+    generator = torch.Generator().manual_seed(0)
+    shape = (NUM_BLOCKS, num_kv_heads, BLOCK_SIZE, HEAD_DIM)
+    start = [torch.randn(shape, generator=generator).to(cache_dtype) for _ in range(2)]
+    caches = [LayerKvCache(start[0].clone(), start[1].clone()) for _ in range(2)]
+    step = metadata()
+    num_tokens = int(step.cu_seqlens_q_S1[-1])
+    heads = torch.randn(num_tokens, 6 + 2 * num_kv_heads, HEAD_DIM, generator=generator)
+    q, k, v = heads[:, :6], heads[:, 6 : 6 + num_kv_heads], heads[:, 6 + num_kv_heads :]
+    outs = [
+        backend.forward(q, k, v, cache, step, HEAD_DIM**-0.5)
+        for backend, cache in zip((CpuPaged(), TorchSdpa()), caches, strict=True)
+    ]
+    assert torch.equal(caches[0].key, caches[1].key) and torch.equal(caches[0].value, caches[1].value)
+    # Both work in float32 on equal cache contents; only the order of sums differs.
+    torch.testing.assert_close(outs[0], outs[1], atol=1e-5, rtol=0)
+
+
+def test_auto_takes_the_kernel_on_cpu_and_the_reference_elsewhere():
+    assert select_backend("auto", torch.device("cpu"), torch.float32).name == "paged"
+    assert select_backend("auto", torch.device("cpu"), torch.float64).name == "sdpa"
+    assert select_backend("auto", torch.device("cuda"), torch.bfloat16).name == "sdpa"
+    assert select_backend("sdpa", torch.device("cpu"), torch.float32).name == "sdpa"
+
+
+def test_a_backend_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"attention is `paged`, but the kernel is for cpu and the device is `cuda`"):
+        select_backend("paged", torch.device("cuda"), torch.float32)
+    with pytest.raises(ValueError, match=r"attention is `flash`, expected auto, paged or sdpa"):
+        select_backend("flash", torch.device("cpu"), torch.float32)
