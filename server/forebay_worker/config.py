@@ -58,8 +58,10 @@ class WorkerConfig:
 
     @staticmethod
     def from_json(line: str) -> WorkerConfig:
-        """Parse the launcher's line. Raises: ValueError on unknown or missing fields."""
-        fields: dict[str, Any] = json.loads(line)
+        """Parse the launcher's line. Raises: ValueError on what is not JSON, and on unknown or missing fields."""
+        fields: Any = json.loads(line)
+        if not isinstance(fields, dict):
+            raise ValueError(f"the configuration is {type(fields).__name__}, expected a JSON object on one line")
         known = {field.name for field in dataclasses.fields(WorkerConfig)}
         if unknown := sorted(fields.keys() - known):
             raise ValueError(f"unknown configuration fields {unknown}")

@@ -26,6 +26,8 @@ class RowFlag(enum.IntFlag):
 class SequenceErrorKind(enum.IntEnum):
     """As in worker.proto."""
 
+    UNSPECIFIED = 0
+    """A row of a sequence whose last step failed as a whole, sent before the router knew of that."""
     UNSUPPORTED = 1
     NUMERICAL = 2
     GRAMMAR = 3
@@ -54,6 +56,8 @@ class SamplingParams:
     num_top_logprobs: int = 0
     top_ties: bool = False
     num_prompt_logprobs: int = -1
+    min_new_tokens: int = 0
+    end_token_ids: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +132,31 @@ class Timings:
     prepare: int = 0
     forward: int = 0
     sample: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What the handshake tells the router: sizes in tokens unless named otherwise, fields as in worker.proto."""
+
+    num_blocks: int
+    """The minimum over ranks; block 0 is the null block."""
+    block_size: int
+    max_sequences: int
+    max_plan_tokens: int
+    vocab_size: int
+    max_position_embeddings: int
+    max_sequence_tokens: int
+    """No sequence may be longer: the least of the operator's, the model's and the pool's bound. Not sent."""
+    max_run_ahead: int = 3
+    rank: int = 0
+    world_size: int = 1
+    dtype: str = "float32"
+    device: str = "cpu"
+    kv_cache_dtype: str = "float32"
+    kv_cache_bytes: int = 0
+    """Of this shard."""
+    attention_backend: str = ""
+    features: tuple[str, ...] = ("logprobs", "prompt_logprobs")
 
 
 _NO_U32: U32 = np.empty(0, np.uint32)
