@@ -1,0 +1,1 @@
+"""From logits to token ids: the ordered pipeline, one file an option, and log-probabilities."""

@@ -1,0 +1,167 @@
+"""The pipeline against transformers' processors, and a row's independence of its neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forebay_kernels.ops.sampling_noise import gumbel_argmax
+from forebay_worker.sampling.greedy import best_token
+from forebay_worker.sampling.rows import SamplingRows
+from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
+from forebay_worker.sampling.truncation import truncate
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+V = 4096
+
+
+def random_logits(num_rows: int, vocab_size: int = V, scale: float = 3.0, seed: int = 0) -> torch.Tensor:
+    return torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def make_rows(num_rows: int, **columns: Any) -> SamplingRows:
+    def column(name: str, default: float, dtype: Any) -> Any:
+        return np.broadcast_to(np.asarray(columns.get(name, default), dtype), num_rows).copy()
+
+    return SamplingRows(
+        temperature_R=column("temperature", 1.0, np.float32),
+        top_k_R=column("top_k", 0, np.int64),
+        top_p_R=column("top_p", 1.0, np.float32),
+        repetition_penalty_R=column("repetition_penalty", 1.0, np.float32),
+        seeds_R=column("seed", 5, np.int64),
+        positions_R=column("position", 4, np.int64),
+        slots_R=np.arange(num_rows),
+        token_ids_SL=columns.get("token_ids", np.zeros((num_rows, 8), np.int32)),
+        forbidden_ids=columns.get("forbidden_ids", {}),
+    )
+
+
+def warped(logits: torch.Tensor, row: int, ids: np.ndarray, **options: Any) -> torch.Tensor:
+    """transformers' answer for one row, in float64 so that its own cumulative sum is exact enough."""
+    processors = LogitsProcessorList()
+    if options["repetition_penalty"] != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(float(options["repetition_penalty"])))
+    if options["temperature"] != 1.0:
+        processors.append(TemperatureLogitsWarper(float(options["temperature"])))
+    if options["top_k"]:
+        processors.append(TopKLogitsWarper(int(options["top_k"])))
+    if options["top_p"] < 1.0:
+        processors.append(TopPLogitsWarper(float(options["top_p"])))
+    return processors(torch.from_numpy(ids.astype(np.int64))[None], logits[row : row + 1].double())[0]
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 4.0])
+@pytest.mark.parametrize("vocab_size", [V, 1000, 97])
+def test_the_pipeline_equals_transformers_for_every_mixture_of_options(scale: float, vocab_size: int):
+    columns = {
+        "temperature": np.float32([1.0, 0.5, 1.7, 1.0, 0.3, 1.0, 2.0, 1.0, 1.0, 0.9]),
+        "top_k": np.array([0, 5, 0, 1, 200, 2000, 5000, 0, 1, 50]),
+        "top_p": np.float32([0.9, 1.0, 0.5, 0.9, 0.95, 0.99, 0.7, 0.01, 1.0, 0.9]),
+        "repetition_penalty": np.float32([1.0, 1.2, 0.8, 1.0, 1.0, 3.0, 1.0, 1.0, 1.1, 1.3]),
+    }
+    logits = random_logits(10, vocab_size, scale)
+    token_ids = np.random.default_rng(0).integers(0, vocab_size, (10, 8)).astype(np.int32)
+    positions = np.array([1, 2, 3, 4, 5, 6, 7, 8, 4, 4])
+    processed = logits.clone()
+    ids = sample(processed, make_rows(10, token_ids=token_ids, position=positions, **columns))
+    for row in range(10):
+        options = {name: column[row] for name, column in columns.items()}
+        expected = warped(logits, row, token_ids[row, : positions[row]], **options)
+        assert torch.equal(processed[row] == -torch.inf, expected == -torch.inf), options
+        kept = expected > -torch.inf
+        torch.testing.assert_close(processed[row][kept].double(), expected[kept], rtol=1e-5, atol=1e-6)
+        assert kept[ids[row]]
+
+
+def test_the_draw_is_the_kernels_from_what_is_left():
+    logits = random_logits(3)
+    processed = logits.clone()
+    ids = sample(processed, make_rows(3, top_k=9, seed=[1, 2, 3], position=[4, 5, 6]))
+    assert torch.equal(ids, gumbel_argmax(processed, torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])))
+
+
+def test_a_row_gives_the_same_token_alone_and_among_31_others():
+    rng = np.random.default_rng(1)
+    columns = {
+        "temperature": rng.choice([0.0, 0.7, 1.0, 1.5], 32).astype(np.float32),
+        "top_k": rng.choice([0, 3, 300], 32),
+        "top_p": rng.choice([1.0, 0.9, 0.999], 32).astype(np.float32),
+        "repetition_penalty": rng.choice([1.0, 1.3], 32).astype(np.float32),
+        "seed": rng.integers(-(2**62), 2**62, 32),
+        "position": rng.integers(1, 8, 32),
+        "token_ids": rng.integers(0, V, (32, 8)).astype(np.int32),
+    }
+    logits = random_logits(32, scale=0.5)
+    together = sample(logits.clone(), make_rows(32, **columns)).tolist()
+    alone = [
+        int(sample(logits[r : r + 1].clone(), make_rows(1, **{k: c[r : r + 1] for k, c in columns.items()})))
+        for r in range(32)
+    ]
+    assert together == alone
+
+
+def test_greedy_rows_are_untouched_by_rows_that_draw():
+    logits = random_logits(4)
+    processed = logits.clone()
+    ids = sample(processed, make_rows(4, temperature=np.float32([0, 1, 0, 1]), top_k=2))
+    assert ids[[0, 2]].tolist() == logits[[0, 2]].argmax(-1).tolist()
+    assert torch.equal(processed[[0, 2]], logits[[0, 2]])
+    assert (processed[[1, 3]] > -torch.inf).sum(-1).tolist() == [2, 2]
+
+
+def test_a_penalty_can_change_the_greedy_choice():
+    logits = torch.tensor([[4.0, 3.9, 0.0, -1.0]])
+    rows = make_rows(1, temperature=0.0, repetition_penalty=1.2, token_ids=np.zeros((1, 8), np.int32))
+    assert sample(logits, rows).tolist() == [1]
+
+
+def test_forbidden_ids_are_never_chosen():
+    logits = torch.tensor([[4.0, 3.9, 0.0, -1.0], [4.0, 3.9, 0.0, -1.0]])
+    assert sample(logits, make_rows(2, temperature=0.0, forbidden_ids={1: (0, 1)})).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_with_one_bad_logit_fails_alone(value: float, temperature: float):
+    logits = random_logits(3)
+    logits[1, 77] = value
+    ids = sample(logits.clone(), make_rows(3, temperature=temperature, top_p=0.9))
+    assert ids[1] == NUMERICAL_FAILURE
+    good = sample(logits[[0, 2]].clone(), make_rows(2, temperature=temperature, top_p=0.9))
+    assert ids[[0, 2]].tolist() == good.tolist()
+
+
+def test_a_row_without_any_possible_token_fails():
+    assert sample(torch.full((1, V), -torch.inf), make_rows(1, temperature=0.0)).tolist() == [NUMERICAL_FAILURE]
+
+
+def test_equal_logits_at_the_edge_are_all_kept():
+    logits = torch.zeros(2, V)
+    logits[:, 7] = 1.0
+    truncate(logits, torch.tensor([2, 0]), torch.tensor([1.0, 0.5]))
+    assert (logits > -torch.inf).sum(-1).tolist() == [V, V]
+
+
+def test_a_whole_row_is_sorted_only_where_the_best_1024_do_not_hold_the_mass():
+    flat, sharp = torch.zeros(V) + torch.linspace(0, 1e-3, V), torch.linspace(0, 40, V)
+    logits = torch.stack((flat, sharp))
+    truncate(logits, torch.tensor([0, 0]), torch.tensor([0.9, 0.9]))
+    assert abs(int((logits[0] > -torch.inf).sum()) - int(0.9 * V)) <= 2
+    assert 200 < int((logits[1] > -torch.inf).sum()) < 260
+
+
+@pytest.mark.parametrize("vocab_size", [128, 384, 100, 1, 49152])
+def test_the_best_token_is_the_first_of_equals(vocab_size: int):
+    logits = (random_logits(5, vocab_size, seed=vocab_size) * 2).round()
+    values, ids = best_token(logits)
+    expected = [int(torch.nonzero(row == row.max())[0]) for row in logits]
+    assert ids.tolist() == expected
+    assert torch.equal(values, logits.amax(-1))
