@@ -1,0 +1,194 @@
+"""A plan's rows as tensors: what the decoder computes, and which of its outputs the sampler reads.
+
+S = rows (sequences) that compute, T = their tokens, R = rows that sample. All arrays are made with numpy, whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.plan import PlanError, RowFlag, SequenceError, StepPlan
+from forebay_worker.sequences import I64, SequenceTable
+
+_NOT_BUILT = RowFlag.NEEDS_MASK | RowFlag.POOLED_OUTPUT
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSpan:
+    """Hidden states whose logits give one sequence's prompt log-probabilities."""
+
+    slot: int
+    first_token: int
+    """Index into T of the state that predicts `targets[0]`."""
+    first_position: int
+    """Of `targets[0]` in the sequence."""
+    targets: npt.NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One forward pass. Indices into T and S are host arrays; tensors lie on the device."""
+
+    slots_S: I64
+    ends_S: I64
+    """Lengths after the step."""
+    input_ids_T: torch.Tensor
+    positions_T: torch.Tensor
+    metadata: AttentionMetadata
+    sample_slots_R: I64
+    sample_tokens_R: I64
+    """Index into T of the state that each sampling row reads."""
+    wants_logprobs_R: npt.NDArray[np.bool_]
+    prompt_spans: list[PromptSpan]
+    errors: list[SequenceError]
+    """Of failed sequences that have a row here."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the step computes."""
+        return int(self.input_ids_T.shape[0])
+
+
+def check_rows(plan: StepPlan, table: SequenceTable) -> None:
+    """Refuse rows that no right router can send. Raises: PlanError naming slot, value and limit."""
+    slots = plan.row_slots.astype(np.int64)
+    if not slots.size:
+        raise PlanError("the plan has no row, expected at least one")
+    table.check_tenants(slots, plan.row_epochs, "row of")
+    if np.unique(slots).size != slots.size:
+        raise PlanError("a sequence has two rows, expected one")
+    decodes = slots[: plan.num_decodes]
+    if (np.diff(decodes) <= 0).any():
+        raise PlanError("the decodes are not by ascending slot")
+    if not plan.row_num_tokens.all():
+        raise PlanError("a row has no token, expected at least one")
+    if (plan.row_num_tokens[: plan.num_decodes] != 1).any():
+        raise PlanError("a decode has more than one token: this worker has no drafts")
+    limit = table.capabilities.max_plan_tokens
+    if (total := int(plan.row_num_tokens.sum())) > limit:
+        raise PlanError(f"the plan has `{total}` tokens, expected at most {limit}")
+
+
+def build_batch(plan: StepPlan, table: SequenceTable) -> Batch:
+    """Turn the rows of a plan, already checked by `check_rows`, into tensors; failed sequences are left out.
+
+    Raises: PlanError where a row does not agree with what its sequence holds.
+    """
+    all_slots = plan.row_slots.astype(np.int64)
+    computes = ~table.failed[all_slots]
+    num_decodes = int(np.count_nonzero(computes[: plan.num_decodes]))
+    slots_S = all_slots[computes]
+    num_tokens_S = plan.row_num_tokens[computes].astype(np.int64)
+    flags_S = plan.row_flags[computes]
+    starts_S = table.num_computed[slots_S]
+    ends_S = starts_S + num_tokens_S
+    _check_lengths(table, slots_S, ends_S, num_decodes)
+    _check_flags(table, slots_S, ends_S, flags_S, num_decodes)
+
+    cu_seqlens_S1 = np.zeros(slots_S.size + 1, np.int64)
+    np.cumsum(num_tokens_S, out=cu_seqlens_S1[1:])
+    slots_T = np.repeat(slots_S, num_tokens_S)
+    positions_T = np.arange(slots_T.size, dtype=np.int64) + np.repeat(starts_S - cu_seqlens_S1[:-1], num_tokens_S)
+    samples = (flags_S & RowFlag.SAMPLES) != 0
+    return Batch(
+        slots_S=slots_S,
+        ends_S=ends_S,
+        input_ids_T=_input_ids(table, slots_T, positions_T, num_decodes),
+        positions_T=_tensor(table, positions_T),
+        metadata=_metadata(table, slots_S, ends_S, cu_seqlens_S1, _slot_mapping(table, slots_T, positions_T)),
+        sample_slots_R=slots_S[samples],
+        sample_tokens_R=cu_seqlens_S1[1:][samples] - 1,
+        wants_logprobs_R=(flags_S[samples] & RowFlag.LOGPROBS) != 0,
+        prompt_spans=_prompt_spans(table, slots_S, starts_S, cu_seqlens_S1, flags_S),
+        errors=[table.errors[slot] for slot in all_slots[~computes].tolist()],
+    )
+
+
+def _check_lengths(table: SequenceTable, slots_S: I64, ends_S: I64, num_decodes: int) -> None:
+    """A decode computes the one sampled token whose KV is missing; a chunk computes ids that the router gave."""
+    decodes = slots_S[:num_decodes]
+    sampled = table.num_known[decodes] > table.num_given[decodes]
+    bad_S = np.empty(slots_S.size, np.bool_)
+    bad_S[:num_decodes] = ~sampled | (ends_S[:num_decodes] != table.num_known[decodes])
+    bad_S[num_decodes:] = ends_S[num_decodes:] > table.num_given[slots_S[num_decodes:]]
+    if bad_S.any():
+        row = int(np.flatnonzero(bad_S)[0])
+        slot, kind = int(slots_S[row]), "decode" if row < num_decodes else "chunk"
+        raise PlanError(
+            f"{kind} of slot `{slot}` up to token `{ends_S[row]}`: `{table.num_computed[slot]}` are computed, "
+            f"`{table.num_known[slot]}` known, `{table.num_given[slot]}` of them given"
+        )
+    room_S = np.minimum(
+        table.num_blocks[slots_S] * table.capabilities.block_size, table.capabilities.max_sequence_tokens
+    )
+    if (ends_S > room_S).any():
+        row = int(np.flatnonzero(ends_S > room_S)[0])
+        raise PlanError(
+            f"slot `{slots_S[row]}` grows to `{ends_S[row]}` tokens, its blocks and limits allow {room_S[row]}"
+        )
+
+
+def _check_flags(
+    table: SequenceTable, slots_S: I64, ends_S: I64, flags_S: npt.NDArray[np.uint32], num_decodes: int
+) -> None:
+    """Flags are the router's word; they are compared with the lengths only to find a broken router early."""
+    if (flags_S & _NOT_BUILT).any():
+        raise PlanError(f"a row asks for {_NOT_BUILT.name}, which this worker's features do not name")
+    last_S = ends_S == table.num_known[slots_S]
+    if (((flags_S & RowFlag.SAMPLES) != 0) & ~last_S).any():
+        raise PlanError("a row samples that does not hold its sequence's last known token")
+    if (((flags_S & RowFlag.LAST_CHUNK) != 0) != last_S)[num_decodes:].any():
+        raise PlanError("a chunk's LAST_CHUNK flag does not agree with its sequence's length")
+
+
+def _input_ids(table: SequenceTable, slots_T: I64, positions_T: I64, num_decodes: int) -> torch.Tensor:
+    """Decodes read the device's last sampled token, chunks the ids that the router gave."""
+    decoded = table.last_token_S[_tensor(table, slots_T[:num_decodes])]
+    if num_decodes == slots_T.size:
+        return decoded
+    given = table.token_ids[slots_T[num_decodes:], positions_T[num_decodes:]].astype(np.int64)
+    return torch.cat((decoded, _tensor(table, given))) if num_decodes else _tensor(table, given)
+
+
+def _slot_mapping(table: SequenceTable, slots_T: I64, positions_T: I64) -> I64:
+    """Where in the cache each token's KV goes: block id x block size + offset."""
+    block_size = table.capabilities.block_size
+    blocks_T, offsets_T = np.divmod(positions_T, block_size)
+    return table.block_tables[slots_T, blocks_T].astype(np.int64) * block_size + offsets_T
+
+
+def _metadata(
+    table: SequenceTable, slots_S: I64, ends_S: I64, cu_seqlens_S1: I64, slot_mapping_T: I64
+) -> AttentionMetadata:
+    max_context_len = int(ends_S.max(initial=0))
+    num_blocks = -(-max_context_len // table.capabilities.block_size)
+    return AttentionMetadata(
+        block_tables_SB=_tensor(table, np.ascontiguousarray(table.block_tables[slots_S, :num_blocks])),
+        context_lens_S=_tensor(table, ends_S.astype(np.int32)),
+        cu_seqlens_q_S1=_tensor(table, cu_seqlens_S1.astype(np.int32)),
+        slot_mapping_T=_tensor(table, slot_mapping_T),
+        max_query_len=int(np.diff(cu_seqlens_S1).max(initial=0)),
+        max_context_len=max_context_len,
+    )
+
+
+def _prompt_spans(
+    table: SequenceTable, slots_S: I64, starts_S: I64, cu_seqlens_S1: I64, flags_S: npt.NDArray[np.uint32]
+) -> list[PromptSpan]:
+    """The state at position p predicts the token at p + 1, so long as that one is still prompt."""
+    spans = []
+    for row in np.flatnonzero(flags_S & RowFlag.PROMPT_LOGPROBS).tolist():
+        slot, start, first = int(slots_S[row]), int(starts_S[row]), int(cu_seqlens_S1[row])
+        stop = min(start + int(cu_seqlens_S1[row + 1]) - first, int(table.num_prompt[slot]) - 1)
+        if stop > start:
+            spans.append(PromptSpan(slot, first, start + 1, table.token_ids[slot, start + 1 : stop + 1]))
+    return spans
+
+
+def _tensor(table: SequenceTable, array: npt.NDArray[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(array).to(table.last_token_S.device, non_blocking=True)

@@ -1,0 +1,271 @@
+"""The worker's main path: `execute(plan)` applies a plan, computes its rows, samples, and answers.
+
+Runs on the main thread alone. Holds no policy: what runs, waits or ends is the router's to say.
+S = rows that compute, T = their tokens, D = model width, R = rows that sample, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from forebay_worker.batch import Batch, PromptSpan, build_batch, check_rows
+from forebay_worker.plan import (
+    Capabilities,
+    PromptLogprobs,
+    SequenceErrorKind,
+    StepError,
+    StepErrorKind,
+    StepPlan,
+    StepResult,
+    Timings,
+)
+from forebay_worker.sampling.logprobs import Logprobs, logprobs_of
+from forebay_worker.sampling.rows import SamplingRows
+from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
+from forebay_worker.sequences import I64, SequenceTable
+
+if TYPE_CHECKING:
+    from forebay_worker.attention.backend import AttentionMetadata
+    from forebay_worker.distributed.groups import ProcessGroup
+    from forebay_worker.kv_cache import KvCache
+
+log = logging.getLogger(__name__)
+
+# Rows of the output head at once for prompt log-probabilities: 64 x 49,152 logits are 12 MiB.
+_HEAD_TILE = 64
+
+
+class Model(Protocol):
+    """What the executor needs of a decoder. Every rank makes the same calls."""
+
+    def forward(
+        self, input_ids_T: torch.Tensor, positions_T: torch.Tensor, kv_cache: KvCache, metadata: AttentionMetadata
+    ) -> torch.Tensor:
+        """Compute hidden states [T, D] and write the tokens' KV."""
+        ...
+
+    def logits(self, hidden_RD: torch.Tensor) -> torch.Tensor:
+        """Compute float32 logits [R, V], whole on every rank, in a tensor that the caller may modify."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What a step computed, before any sequence has grown."""
+
+    ids_R: torch.Tensor
+    """int64, on the device; NUMERICAL_FAILURE for a row that could not be sampled."""
+    logprobs: Logprobs | None
+    """Of the rows that want them, in row order."""
+    prompt_logprobs: list[PromptLogprobs]
+    forward_ns: int
+
+
+class Executor:
+    """One shard's sequences, cache and model."""
+
+    def __init__(self, model: Model, kv_cache: KvCache, group: ProcessGroup, capabilities: Capabilities) -> None:
+        """Take a loaded model. `capabilities` are what the handshake promises."""
+        self.capabilities = capabilities
+        self._model = model
+        self._kv_cache = kv_cache
+        self._group = group
+        self._table = SequenceTable(capabilities, torch.device(capabilities.device))
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan, queued_us: int = 0) -> StepResult:
+        """Run one step.
+
+        When memory runs out the answer is a step error: releases, new sequences and appends of the plan stay
+        applied, no sequence has grown, and the KV that was written is void. Sequences with a row in the step are
+        failed: plans that were sent in the belief that it would succeed may have further rows of them, which are
+        answered as errors, until the router releases the sequences and sends them anew. All others go on. In a
+        group of several ranks running out of memory is fatal instead: the other ranks wait inside a collective.
+
+        Args:
+            plan: the next one; its `step_id` has been checked.
+            queued_us: microseconds from its decoding until now.
+
+        Returns: rank 0: all of the result; other ranks: its `step_id` alone.
+        Raises: PlanError on what no right router sends; after it the executor must not be used again.
+        """
+        started = time.perf_counter_ns()
+        self._table.apply(plan)
+        check_rows(plan, self._table)
+        try:
+            batch = build_batch(plan, self._table)
+            prepared = time.perf_counter_ns()
+            outcome = self._compute(batch)
+        except (MemoryError, RuntimeError) as error:
+            if self._group.world_size > 1 or not _is_out_of_memory(error):
+                raise
+            return self._fail_step(plan)
+        result = self._commit(plan.step_id, batch, outcome)
+        if self._group.rank != 0:
+            return StepResult(plan.step_id)
+        timings = Timings(
+            queued=queued_us,
+            prepare=(prepared - started) // 1000,
+            forward=outcome.forward_ns // 1000,
+            sample=(time.perf_counter_ns() - prepared - outcome.forward_ns) // 1000,
+        )
+        return dataclasses.replace(result, timings=timings)
+
+    def _fail_step(self, plan: StepPlan) -> StepResult:
+        num_tokens = int(plan.row_num_tokens.sum())
+        message = f"step `{plan.step_id}` of `{num_tokens}` tokens ran out of memory; a smaller KV cache leaves more"
+        log.warning("%s", message)
+        for slot in plan.row_slots.tolist():
+            if not self._table.failed[slot]:
+                self._table.fail(slot, SequenceErrorKind.UNSPECIFIED, message)
+        return StepResult(plan.step_id, step_error=StepError(StepErrorKind.OUT_OF_MEMORY, message))
+
+    def _compute(self, batch: Batch) -> _Outcome:
+        """Everything of a step that can fail; changes nothing but the KV cache."""
+        started = time.perf_counter_ns()
+        no_ids = torch.empty(0, dtype=torch.int64)
+        if not batch.num_tokens:
+            return _Outcome(no_ids, None, [], 0)
+        hidden_TD = self._model.forward(batch.input_ids_T, batch.positions_T, self._kv_cache, batch.metadata)
+        prompt_logprobs = [entry for span in batch.prompt_spans for entry in self._prompt_logprobs(hidden_TD, span)]
+        if not batch.sample_slots_R.size:
+            return _Outcome(no_ids, None, prompt_logprobs, time.perf_counter_ns() - started)
+        if batch.sample_slots_R.size < batch.num_tokens:
+            hidden_TD = hidden_TD[torch.from_numpy(batch.sample_tokens_R).to(hidden_TD.device)]
+        logits_RV = self._model.logits(hidden_TD)
+        forward_ns = time.perf_counter_ns() - started
+        ids_R, logprobs = self._sample(batch, logits_RV)
+        return _Outcome(ids_R, logprobs, prompt_logprobs, forward_ns)
+
+    def _sample(self, batch: Batch, logits_RV: torch.Tensor) -> tuple[torch.Tensor, Logprobs | None]:
+        """Rank 0 chooses, all ranks learn what; log-probabilities are rank 0's alone."""
+        if self._group.rank != 0:
+            empty_R = torch.empty(logits_RV.shape[0], dtype=torch.int64, device=logits_RV.device)
+            return self._group.broadcast(empty_R), None
+        rows = sampling_rows(self._table, batch)
+        processed_R = self._table.processed_logprobs[batch.sample_slots_R]
+        wants_raw = bool((batch.wants_logprobs_R & ~processed_R).any())
+        raw_RV = logits_RV.clone() if wants_raw and not rows.is_plain_greedy else logits_RV
+        ids_R = self._group.broadcast(sample(logits_RV, rows))
+        return ids_R, self._logprobs(batch, raw_RV, logits_RV, ids_R) if batch.wants_logprobs_R.any() else None
+
+    def _logprobs(
+        self, batch: Batch, raw_RV: torch.Tensor, processed_RV: torch.Tensor, ids_R: torch.Tensor
+    ) -> Logprobs:
+        """Log-probabilities of the rows that want them, each of its own kind."""
+        wants = np.flatnonzero(batch.wants_logprobs_R)
+        slots = batch.sample_slots_R[wants]
+        processed = np.flatnonzero(self._table.processed_logprobs[slots])
+        index = torch.from_numpy(wants).to(raw_RV.device)
+        logits = (processed_RV if processed.size == wants.size else raw_RV)[index]
+        if 0 < processed.size < wants.size:
+            into = torch.from_numpy(processed).to(raw_RV.device)
+            logits[into] = processed_RV[index[into]]
+        # A failed row is reported as an error; any id will do for it here.
+        ids = ids_R[index].clamp(min=0)
+        return logprobs_of(logits, ids, self._table.num_top_logprobs[slots], self._table.top_ties[slots])
+
+    def _prompt_logprobs(self, hidden_TD: torch.Tensor, span: PromptSpan) -> list[PromptLogprobs]:
+        """One entry a tile of the output head, so that a long chunk's logits never lie in memory whole."""
+        entries = []
+        num_top = max(0, int(self._table.num_prompt_logprobs[span.slot]))
+        for start in range(0, span.targets.size, _HEAD_TILE):
+            targets = span.targets[start : start + _HEAD_TILE].astype(np.int64)
+            first = span.first_token + start
+            logits_NV = self._model.logits(hidden_TD[first : first + targets.size])
+            if self._group.rank != 0:
+                continue
+            found = logprobs_of(
+                logits_NV,
+                torch.from_numpy(targets).to(logits_NV.device),
+                np.full(targets.size, num_top),
+                np.full(targets.size, self._table.top_ties[span.slot]),
+            )
+            entries.append(
+                PromptLogprobs(
+                    slot=span.slot,
+                    epoch=int(self._table.epochs[span.slot]),
+                    first_position=span.first_position + start,
+                    logprobs=found.logprobs_R,
+                    top_counts=found.top_counts_R if num_top else np.empty(0, np.uint32),
+                    top_ids=found.top_ids,
+                    top_logprobs=found.top_logprobs,
+                )
+            )
+        return entries
+
+    def _commit(self, step_id: int, batch: Batch, outcome: _Outcome) -> StepResult:
+        """Let the sequences grow by what was computed, and pack rank 0's result."""
+        self._table.advance(batch.slots_S, batch.ends_S)
+        host_ids_R = outcome.ids_R.numpy(force=True)
+        sound_R = host_ids_R != NUMERICAL_FAILURE
+        errors = {error.slot: error for error in batch.errors}
+        ids_R, slots_R = outcome.ids_R, batch.sample_slots_R
+        if not sound_R.all():
+            for slot in slots_R[~sound_R].tolist():
+                message = "the model's logits are NaN or infinite; the weights or the KV cache are damaged"
+                errors[slot] = self._table.fail(slot, SequenceErrorKind.NUMERICAL, message)
+            ids_R, slots_R = ids_R[torch.from_numpy(sound_R).to(ids_R.device)], slots_R[sound_R]
+        if slots_R.size:
+            self._table.extend(slots_R, ids_R, host_ids_R[sound_R])
+        result = StepResult(
+            step_id=step_id,
+            slots=slots_R.astype(np.uint32),
+            epochs=self._table.epochs[slots_R].astype(np.uint32),
+            num_tokens=np.ones(slots_R.size, np.uint32),
+            token_ids=host_ids_R[sound_R].astype(np.uint32),
+            prompt_logprobs=outcome.prompt_logprobs,
+            errors=list(errors.values()),
+        )
+        if outcome.logprobs is None:
+            return result
+        return _with_logprobs(result, outcome.logprobs, batch.wants_logprobs_R, sound_R)
+
+
+def _with_logprobs(
+    result: StepResult, found: Logprobs, wants_R: npt.NDArray[np.bool_], sound_R: npt.NDArray[np.bool_]
+) -> StepResult:
+    """Spread what was found for the rows that want it over all rows, less the failed ones."""
+    sound_W = sound_R[wants_R]
+    logprobs_R = np.full(wants_R.size, np.nan, np.float32)
+    logprobs_R[wants_R] = found.logprobs_R
+    counts_R = np.zeros(wants_R.size, np.uint32)
+    counts_R[wants_R] = found.top_counts_R
+    kept = np.repeat(sound_W, found.top_counts_R)
+    return dataclasses.replace(
+        result,
+        logprobs=logprobs_R[sound_R],
+        top_counts=counts_R[sound_R] if counts_R.any() else np.empty(0, np.uint32),
+        top_ids=found.top_ids[kept],
+        top_logprobs=found.top_logprobs[kept],
+    )
+
+
+def sampling_rows(table: SequenceTable, batch: Batch) -> SamplingRows:
+    """The sampling columns of the step's sampling rows."""
+    slots_R: I64 = batch.sample_slots_R
+    positions_R = table.num_known[slots_R]
+    short_R = positions_R - table.num_prompt[slots_R] < table.min_new_tokens[slots_R]
+    return SamplingRows(
+        temperature_R=table.temperature[slots_R],
+        top_k_R=table.top_k[slots_R],
+        top_p_R=table.top_p[slots_R],
+        repetition_penalty_R=table.repetition_penalty[slots_R],
+        seeds_R=table.seed[slots_R].view(np.int64),
+        positions_R=positions_R,
+        slots_R=slots_R,
+        token_ids_SL=table.token_ids,
+        forbidden_ids={row: table.end_token_ids[int(slots_R[row])] for row in np.flatnonzero(short_R).tolist()},
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch's CPU allocator says so only in words."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
