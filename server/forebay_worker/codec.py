@@ -20,6 +20,7 @@ from forebay_worker.plan import (
     SamplingParams,
     StepPlan,
     StepResult,
+    Timings,
 )
 
 PROTOCOL = 1
@@ -137,7 +138,6 @@ def _unsupported(message: pb.SamplingParams) -> str | None:
 
 def encode_result(result: StepResult) -> pb.StepResult:
     """Write a result; what is empty or zero takes no bytes."""
-    timings = result.timings
     message = pb.StepResult(
         step_id=result.step_id,
         slots=_bytes(result.slots, "<u4"),
@@ -155,10 +155,10 @@ def encode_result(result: StepResult) -> pb.StepResult:
             )
             for error in result.errors
         ],
-        timings=pb.Timings(
-            queued=timings.queued, prepare=timings.prepare, forward=timings.forward, sample=timings.sample
-        ),
     )
+    if (timings := result.timings) != Timings():
+        message.timings.queued, message.timings.prepare = timings.queued, timings.prepare
+        message.timings.forward, message.timings.sample = timings.forward, timings.sample
     if (error := result.step_error) is not None:
         message.step_error.CopyFrom(pb.StepError(kind=pb.StepErrorKind.Name(error.kind), message=error.message))
     return message

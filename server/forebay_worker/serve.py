@@ -38,8 +38,9 @@ def serve() -> int:
 
 def _load_and_run(service: WorkerService, config: WorkerConfig) -> bool:
     try:
-        from forebay_worker.startup import start_executor
+        from forebay_worker.startup import set_up_process, start_executor
 
+        set_up_process(config)
         executor = start_executor(config)
     except ValueError as error:
         log.error("model refused: %s", error)

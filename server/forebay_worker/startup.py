@@ -1,4 +1,4 @@
-"""From a configuration to a warmed executor: threads, the group, the model, the KV pool, in this order.
+"""From a configuration to a warmed executor: the group, the model, the KV pool, a first step.
 
 Blocks until every rank of the group is there. Nothing here runs again after the handshake.
 """
@@ -27,13 +27,17 @@ log = logging.getLogger(__name__)
 _NICENESS = 5
 
 
-def start_executor(config: WorkerConfig) -> Executor:
-    """Load, reserve, warm. Raises: ValueError naming what is refused and the limit."""
-    started = time.monotonic()
-    device = torch.device(config.device)
-    if device.type == "cpu":
+def set_up_process(config: WorkerConfig) -> None:
+    """On CPU, yield to the router and take this rank's share of the cores. Once a process."""
+    if torch.device(config.device).type == "cpu":
         os.nice(_NICENESS)
         torch.set_num_threads(config.num_threads or max(1, num_cores() // config.world_size))
+
+
+def start_executor(config: WorkerConfig) -> Executor:
+    """Join the group, load, reserve, warm. Raises: ValueError naming what is refused and the limit."""
+    started = time.monotonic()
+    device = torch.device(config.device)
     group = join(config.rank, config.world_size, config.rendezvous_path, device)
     loaded = load_model(config, group)
     num_blocks = group.min_int(choose_num_blocks(config, loaded.spec, loaded.kv_cache_dtype))
