@@ -148,4 +148,4 @@ def test_wrong_arguments_are_refused_by_name():
     with pytest.raises(ValueError, match=r"ids\[1\].*`16`"):
         quantized_embedding(torch.tensor([0, 16]), weight)
     with pytest.raises(TypeError, match="expected torch"):
-        quantized_linear([1.0], weight, torch.zeros(1))
+        quantized_linear([1.0], weight)

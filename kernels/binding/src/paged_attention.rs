@@ -2,7 +2,7 @@
 
 use crate::instruction_set::current;
 use crate::invalid;
-use crate::tensors::{Element, Tensor, with_float};
+use crate::tensors::{Element, Tensor, empty, with_float};
 use forebay_kernels_core::paged_attention as core;
 use forebay_kernels_core::{Float, InstructionSet};
 use pyo3::prelude::*;
@@ -15,7 +15,6 @@ struct Call<'a> {
     block_tables: Tensor<'a>,
     context_lens: Tensor<'a>,
     cu_seqlens_q: Tensor<'a>,
-    out: Tensor<'a>,
     scale: f32,
     set: InstructionSet,
 }
@@ -23,17 +22,16 @@ struct Call<'a> {
 /// Causal attention of chunks and decodes over a paged cache.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // Python's call; a struct would cost a class and an allocation a step
-pub(crate) fn paged_attention(
-    py: Python<'_>,
-    q: &Bound<'_, PyAny>,
-    key_cache: &Bound<'_, PyAny>,
-    value_cache: &Bound<'_, PyAny>,
-    block_tables: &Bound<'_, PyAny>,
-    context_lens: &Bound<'_, PyAny>,
-    cu_seqlens_q: &Bound<'_, PyAny>,
+pub(crate) fn paged_attention<'py>(
+    py: Python<'py>,
+    q: &Bound<'py, PyAny>,
+    key_cache: &Bound<'py, PyAny>,
+    value_cache: &Bound<'py, PyAny>,
+    block_tables: &Bound<'py, PyAny>,
+    context_lens: &Bound<'py, PyAny>,
+    cu_seqlens_q: &Bound<'py, PyAny>,
     scale: f32,
-    out: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+) -> PyResult<Bound<'py, PyAny>> {
     let call = Call {
         q: Tensor::new(q, "q")?,
         keys: Tensor::new(key_cache, "key_cache")?,
@@ -41,7 +39,6 @@ pub(crate) fn paged_attention(
         block_tables: Tensor::new(block_tables, "block_tables")?,
         context_lens: Tensor::new(context_lens, "context_lens")?,
         cu_seqlens_q: Tensor::new(cu_seqlens_q, "cu_seqlens_q")?,
-        out: Tensor::new(out, "out")?,
         scale,
         set: current(),
     };
@@ -49,12 +46,11 @@ pub(crate) fn paged_attention(
 }
 
 impl Call<'_> {
-    fn run<Q: Float + Element, C: Float + Element>(&self, py: Python<'_>) -> PyResult<()> {
+    fn run<'py, Q: Float + Element, C: Float + Element>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let shape = self.keys.shape::<4>()?;
         self.values.expect_shape(shape)?;
         let [num_tokens, num_heads, _] = self.q.shape::<3>()?;
         self.q.expect_shape([num_tokens, num_heads, shape[3]])?;
-        self.out.expect_shape([num_tokens, num_heads, shape[3]])?;
         let [_, _] = self.block_tables.shape()?;
         let cache =
             core::PagedCache::new(self.keys.slice::<C>()?, self.values.slice::<C>()?, shape).map_err(invalid)?;
@@ -64,9 +60,11 @@ impl Call<'_> {
             cu_seqlens_q: self.cu_seqlens_q.slice::<i32>()?,
         };
         let q = self.q.rows::<Q>()?;
-        let out = self.out.slice_mut::<Q>(&[&self.q, &self.keys, &self.values])?;
+        let result = empty(py, Q::DTYPE, &[num_tokens, num_heads, shape[3]])?;
+        let out = Tensor::new(&result, "out")?.slice_mut::<Q>(&[])?;
         let (scale, set) = (self.scale, self.set);
-        py.detach(|| core::paged_attention(q, &cache, &batch, scale, out, set)).map_err(invalid)
+        py.detach(|| core::paged_attention(q, &cache, &batch, scale, out, set)).map_err(invalid)?;
+        Ok(result)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::instruction_set::current;
 use crate::invalid;
-use crate::tensors::{DType, Tensor};
+use crate::tensors::{DType, Tensor, empty};
 use forebay_kernels_core::quantized_linear as core;
 use half::bf16;
 use pyo3::prelude::*;
@@ -47,16 +47,18 @@ pub(crate) fn pack(py: Python<'_>, segments: &Bound<'_, PyAny>, num_columns: usi
     py.detach(|| core::PackedWeight::new(&parts, num_columns)).map(PackedWeight).map_err(invalid)
 }
 
-/// `out = x @ weight.T`.
+/// `x @ weight.T`, into `out` or a new tensor.
 #[pyfunction]
-pub(crate) fn quantized_linear(
-    py: Python<'_>,
-    x: &Bound<'_, PyAny>,
-    weight: &Bound<'_, PackedWeight>,
-    out: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let (x, out, weight) = (Tensor::new(x, "x")?, Tensor::new(out, "out")?, &weight.get().0);
+pub(crate) fn quantized_linear<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PackedWeight>,
+    out: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (x, weight) = (Tensor::new(x, "x")?, &weight.get().0);
     let [num_tokens, _] = x.shape()?;
+    let result = out.map_or_else(|| empty(py, DType::F32, &[num_tokens, weight.num_rows()]), Ok)?;
+    let out = Tensor::new(&result, "out")?;
     out.expect_shape([num_tokens, weight.num_rows()])?;
     let set = current();
     let y = out.slice_mut(&[&x])?;
@@ -71,29 +73,31 @@ pub(crate) fn quantized_linear(
         }
         _ => return Err(x.unexpected_dtype("float32 or bfloat16")),
     }
-    .map_err(invalid)
+    .map_err(invalid)?;
+    Ok(result)
 }
 
 /// The weight's values as float32 `[num_rows, num_columns]`.
 #[pyfunction]
-pub(crate) fn dequantize(py: Python<'_>, weight: &Bound<'_, PackedWeight>, out: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (out, weight) = (Tensor::new(out, "out")?, &weight.get().0);
-    out.expect_shape([weight.num_rows(), weight.num_columns()])?;
-    let values = out.slice_mut(&[])?;
-    py.detach(|| core::dequantize(weight, values)).map_err(invalid)
+pub(crate) fn dequantize<'py>(py: Python<'py>, weight: &Bound<'py, PackedWeight>) -> PyResult<Bound<'py, PyAny>> {
+    let weight = &weight.get().0;
+    let out = empty(py, DType::F32, &[weight.num_rows(), weight.num_columns()])?;
+    let values = Tensor::new(&out, "out")?.slice_mut(&[])?;
+    py.detach(|| core::dequantize(weight, values)).map_err(invalid)?;
+    Ok(out)
 }
 
 /// `out[t] = weight[ids[t]]`.
 #[pyfunction]
-pub(crate) fn quantized_embedding(
-    py: Python<'_>,
-    ids: &Bound<'_, PyAny>,
-    weight: &Bound<'_, PackedWeight>,
-    out: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let (ids, out, weight) = (Tensor::new(ids, "ids")?, Tensor::new(out, "out")?, &weight.get().0);
+pub(crate) fn quantized_embedding<'py>(
+    py: Python<'py>,
+    ids: &Bound<'py, PyAny>,
+    weight: &Bound<'py, PackedWeight>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (ids, weight) = (Tensor::new(ids, "ids")?, &weight.get().0);
     let [num_tokens] = ids.shape()?;
-    out.expect_shape([num_tokens, weight.num_columns()])?;
-    let (rows, values) = (ids.slice()?, out.slice_mut(&[&ids])?);
-    py.detach(|| core::quantized_embedding(rows, weight, values)).map_err(invalid)
+    let out = empty(py, DType::F32, &[num_tokens, weight.num_columns()])?;
+    let (rows, values) = (ids.slice()?, Tensor::new(&out, "out")?.slice_mut(&[])?);
+    py.detach(|| core::quantized_embedding(rows, weight, values)).map_err(invalid)?;
+    Ok(out)
 }

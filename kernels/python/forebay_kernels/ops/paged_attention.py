@@ -48,11 +48,9 @@ def paged_attention(  # noqa: PLR0913 - the field's signature
         return paged_attention_reference(
             q_THD, key_cache, value_cache, block_tables_SB, context_lens_S, cu_seqlens_q_S1, scale
         )
-    out_THD = torch.empty(q_THD.shape, dtype=q_THD.dtype)
-    _native.paged_attention(
-        q_THD, key_cache, value_cache, block_tables_SB, context_lens_S, cu_seqlens_q_S1, scale, out_THD
+    return _native.paged_attention(
+        q_THD, key_cache, value_cache, block_tables_SB, context_lens_S, cu_seqlens_q_S1, scale
     )
-    return out_THD
 
 
 def paged_attention_reference(  # noqa: PLR0913 - the op's signature

@@ -57,10 +57,7 @@ def quantized_linear(x_TK: Tensor, weight: PackedWeight, out: Tensor | None = No
     Raises:
         ValueError: for a shape, stride or device that does not fit. TypeError: for another dtype.
     """
-    if out is None:
-        out = torch.empty((x_TK.shape[0], weight.num_rows), dtype=torch.float32)
-    _native.quantized_linear(x_TK, weight, out)
-    return out
+    return _native.quantized_linear(x_TK, weight, out)
 
 
 def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
@@ -80,9 +77,7 @@ def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
 
 def dequantize(weight: PackedWeight) -> Tensor:
     """Return the weight's values, float32 [N, K]: exactly what the file's format defines."""
-    out_NK = torch.empty((weight.num_rows, weight.num_columns), dtype=torch.float32)
-    _native.dequantize(weight, out_NK)
-    return out_NK
+    return _native.dequantize(weight)
 
 
 def quantized_embedding(ids_T: Tensor, weight: PackedWeight) -> Tensor:
@@ -98,6 +93,4 @@ def quantized_embedding(ids_T: Tensor, weight: PackedWeight) -> Tensor:
     Raises:
         ValueError: for an index outside [0, N), naming it.
     """
-    out_TK = torch.empty((ids_T.shape[0], weight.num_columns), dtype=torch.float32)
-    _native.quantized_embedding(ids_T, weight, out_TK)
-    return out_TK
+    return _native.quantized_embedding(ids_T, weight)

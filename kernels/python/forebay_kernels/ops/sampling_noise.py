@@ -36,9 +36,7 @@ def gumbel_argmax(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Te
     """
     if not logits_RV.is_cpu:
         return gumbel_argmax_reference(logits_RV, seeds_R, positions_R)
-    ids_R = torch.empty(logits_RV.shape[0], dtype=torch.int64)
-    _native.gumbel_argmax(logits_RV, seeds_R, positions_R, ids_R)
-    return ids_R
+    return _native.gumbel_argmax(logits_RV, seeds_R, positions_R)
 
 
 def gumbel_argmax_reference(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Tensor:
@@ -89,9 +87,7 @@ def token_logprobs(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
     """
     if not logits_RV.is_cpu:
         return token_logprobs_reference(logits_RV, ids_R)
-    out_R = torch.empty(logits_RV.shape[0], dtype=torch.float32)
-    _native.token_logprobs(logits_RV, ids_R, out_R)
-    return out_R
+    return _native.token_logprobs(logits_RV, ids_R)
 
 
 def token_logprobs_reference(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
@@ -107,6 +103,4 @@ def logsumexp(logits_RV: Tensor) -> Tensor:
     """
     if not logits_RV.is_cpu:
         return logits_RV.logsumexp(dim=1)
-    out_R = torch.empty(logits_RV.shape[0], dtype=torch.float32)
-    _native.logsumexp(logits_RV, out_R)
-    return out_R
+    return _native.logsumexp(logits_RV)
