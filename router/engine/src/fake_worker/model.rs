@@ -67,12 +67,18 @@ pub(super) struct FakeModel {
     sequences: BTreeMap<u32, FakeSequence>,
     /// A hash of the chain up to each position of each block.
     kv: Vec<u64>,
+    /// In how many block tables each block is.
+    num_holders: Vec<u32>,
+    /// The last tenant of each slot.
+    epochs: BTreeMap<u32, u32>,
 }
 
 impl FakeModel {
     pub(super) fn new(script: Arc<FakeScript>) -> Self {
-        let positions = script.sizes.num_blocks as usize * script.sizes.block_size as usize;
-        Self { script, next_step: 0, sequences: BTreeMap::new(), kv: vec![0; positions] }
+        let num_blocks = script.sizes.num_blocks as usize;
+        let kv = vec![0; num_blocks * script.sizes.block_size as usize];
+        let num_holders = vec![0; num_blocks];
+        Self { script, next_step: 0, sequences: BTreeMap::new(), kv, num_holders, epochs: BTreeMap::new() }
     }
 
     /// One step.
@@ -113,9 +119,10 @@ impl FakeModel {
         check(!plan.row_slots.is_empty(), || format!("step `{expected}` has no rows"))?;
         self.next_step += 1;
         for (slot, epoch) in u32s(&plan.released_slots).zip(u32s(&plan.released_epochs)) {
-            let gone = self.sequences.remove(&slot);
-            let known = gone.is_some_and(|sequence| sequence.epoch == epoch);
-            check(known, || format!("released ({slot}, {epoch}), which does not live there"))?;
+            let Some(gone) = self.sequences.remove(&slot).filter(|sequence| sequence.epoch == epoch) else {
+                return Err(format!("released ({slot}, {epoch}), which does not live there"));
+            };
+            gone.blocks.iter().for_each(|block| self.num_holders[*block as usize] -= 1);
         }
         for new in &plan.new_sequences {
             self.appear(new)?;
@@ -135,6 +142,10 @@ impl FakeModel {
         let (slot, max_sequences) = (new.slot, self.script.sizes.max_sequences);
         check(slot < max_sequences, || format!("slot `{slot}` is beyond `{max_sequences}`"))?;
         check(!self.sequences.contains_key(&slot), || format!("slot `{slot}` is taken"))?;
+        let last = self.epochs.insert(slot, new.epoch);
+        check(last.is_none_or(|last| last < new.epoch), || {
+            format!("slot `{slot}`: epoch `{}` did not rise", new.epoch)
+        })?;
         let token_ids: Vec<u32> = u32s(&new.token_ids).collect();
         let (num_prompt, num_computed) = (new.num_prompt_tokens as usize, new.num_computed_tokens as usize);
         check(num_prompt <= token_ids.len(), || format!("slot {slot}: the prompt is longer than its ids"))?;
@@ -166,6 +177,7 @@ impl FakeModel {
             check(*block < num_blocks, || format!("block `{block}` is beyond `{num_blocks}`"))?;
             check(!sequence.blocks.contains(block), || format!("slot {slot} has block `{block}` twice"))?;
             sequence.blocks.push(*block);
+            self.num_holders[*block as usize] += 1;
         }
         Ok(())
     }
@@ -211,6 +223,10 @@ impl FakeModel {
         let end = start + num_tokens;
         check_row(row, sequence, end)?;
         check(end <= sequence.blocks.len() * block_size, || format!("slot {slot} lacks a block for `{end}` tokens"))?;
+        for index in start / block_size..end.div_ceil(block_size) {
+            let (block, num) = (sequence.blocks[index], self.num_holders[sequence.blocks[index] as usize]);
+            check(num == 1, || format!("slot {slot} writes to block `{block}`, which `{num}` sequences hold"))?;
+        }
         for position in start..end {
             let before = if position == 0 { 0 } else { self.kv[place(sequence, position - 1, block_size)] };
             self.kv[place(sequence, position, block_size)] = mix(before, sequence.token_ids[position]);
