@@ -21,7 +21,7 @@ use crate::handle::{Command, EngineConfig, EngineState, Shared, WorkerInfo, unav
 use crate::handshake::limits;
 use crate::metrics::{Meters, Method};
 use crate::requests::{Requests, Submission, scheduler_request};
-use crate::shards::Shards;
+use crate::shards::{Broken, Shards, exit_words};
 
 /// Commands taken in one turn, so that a flood of submissions cannot keep results waiting.
 const MAX_COMMANDS: usize = 256;
@@ -29,7 +29,7 @@ const MAX_COMMANDS: usize = 256;
 /// How long the timer sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// A dying process breaks its stream a moment before its exit is seen; the exit says more.
+/// A dying process breaks its stream a moment before its exit is seen.
 pub(crate) const EXIT_GRACE: Duration = Duration::from_millis(100);
 
 /// How serving ended.
@@ -96,16 +96,21 @@ impl Driver {
             }
             self.arm(timer.as_mut(), &shards);
             let turn = tokio::select! {
-                answered = shards.next_answer() => answered.and_then(|(answer, took)| self.take_answer(answer, took)),
-                exit = &mut exited => return Served::Lost(lost(&exit)),
+                answered = shards.next_answer() => {
+                    answered.and_then(|(answer, took)| self.take_answer(answer, took).map_err(Broken::from))
+                }
+                exit = &mut exited => {
+                    let gone = || GroupError::Lost(exit_words(&exit));
+                    return Served::Lost(shards.last_words().map_or_else(gone, |broken| broken.explained(Some(&exit))));
+                }
                 received = self.commands.recv_many(&mut self.inbox, MAX_COMMANDS) => {
                     self.take_commands(received);
                     Ok(())
                 }
-                () = timer.as_mut() => self.check_step_deadline(&shards),
+                () = timer.as_mut() => self.check_step_deadline(&shards).map_err(Broken::from),
             };
-            if let Err(error) = turn {
-                return Served::Lost(timeout(EXIT_GRACE, exited).await.map_or(error, |exit| lost(&exit)));
+            if let Err(broken) = turn {
+                return Served::Lost(broken.explained(timeout(EXIT_GRACE, exited).await.ok().as_ref()));
             }
         }
     }
@@ -378,12 +383,4 @@ fn refusal(error: &SubmitError) -> EngineError {
             EngineError::Invalid(error.to_string())
         }
     }
-}
-
-fn lost(exit: &GroupExit) -> GroupError {
-    GroupError::Lost(exit_words(exit))
-}
-
-pub(crate) fn exit_words(exit: &GroupExit) -> String {
-    format!("shard {} {}", exit.rank, exit.reason)
 }

@@ -12,11 +12,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::driver::{Driver, EXIT_GRACE, Served, exit_words};
+use crate::driver::{Driver, EXIT_GRACE, Served};
 use crate::error::GroupError;
 use crate::group::WorkerGroup;
 use crate::handle::{EngineConfig, EngineState, Shared, WorkerInfo};
-use crate::shards::Shards;
+use crate::shards::{Shards, exit_words};
 
 /// The first pause before a restart; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -122,16 +122,12 @@ async fn bring_up(
     let channels = group.start(incarnation).await?;
     let exited = group.exited();
     tokio::pin!(exited);
-    let connected = tokio::select! {
-        exit = &mut exited => return Err(GroupError::Start(exit_words(&exit))),
-        connected = Shards::connect(channels, incarnation, config) => connected,
-    };
-    match connected {
-        Err(GroupError::Start(error)) => {
-            let exit = timeout(EXIT_GRACE, exited).await;
-            Err(GroupError::Start(exit.map_or(error, |exit| exit_words(&exit))))
-        }
-        other => other,
+    tokio::select! {
+        exit = &mut exited => Err(GroupError::Start(exit_words(&exit))),
+        connected = Shards::connect(channels, incarnation, config) => match connected {
+            Ok(connected) => Ok(connected),
+            Err(broken) => Err(broken.explained(timeout(EXIT_GRACE, exited).await.ok().as_ref())),
+        },
     }
 }
 

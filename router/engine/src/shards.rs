@@ -4,6 +4,7 @@
 //! loss of the whole group. Dropping `Shards` closes every stream.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,20 +12,57 @@ use std::time::Duration;
 
 use forebay_wire::v1::{HandshakeRequest, StepPlan, StepResult, worker_client::WorkerClient};
 use forebay_wire::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION};
+use futures::FutureExt;
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::convert::{Answer, answer_from_wire};
 use crate::error::GroupError;
+use crate::group::GroupExit;
 use crate::handle::{EngineConfig, WorkerInfo};
 use crate::handshake::agree;
 
 /// Plans that may wait in a stream: one more than the greatest run-ahead, so that sending never blocks.
 const MAX_PLANS_IN_FLIGHT: usize = 4;
+
+/// The end of a stream, and with it of the group.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    error: GroupError,
+    /// Whether `error` says why; a connection that is simply gone does not, and then the shard's exit says more.
+    says_why: bool,
+}
+
+impl From<GroupError> for Broken {
+    fn from(error: GroupError) -> Self {
+        Self { error, says_why: true }
+    }
+}
+
+impl Broken {
+    /// The whole story, with what the exit of a shard adds to it.
+    pub(crate) fn explained(self, exit: Option<&GroupExit>) -> GroupError {
+        let Some(exit) = exit else { return self.error };
+        let with_exit = |why: String| {
+            let exit = exit_words(exit);
+            if self.says_why { format!("{why}; {exit}") } else { exit }
+        };
+        match self.error {
+            GroupError::Lost(why) => GroupError::Lost(with_exit(why)),
+            GroupError::Start(why) => GroupError::Start(with_exit(why)),
+            refused @ GroupError::Handshake(_) => refused,
+        }
+    }
+}
+
+/// An exit in words.
+pub(crate) fn exit_words(exit: &GroupExit) -> String {
+    format!("shard {} {}", exit.rank, exit.reason)
+}
 
 /// One shard's stream.
 struct Shard {
@@ -49,7 +87,7 @@ impl Shards {
         channels: Vec<Channel>,
         incarnation: u64,
         config: &EngineConfig,
-    ) -> Result<(Self, WorkerInfo), GroupError> {
+    ) -> Result<(Self, WorkerInfo), Broken> {
         let mut clients: Vec<_> = channels.into_iter().map(client).collect();
         let greeting = HandshakeRequest { protocol: PROTOCOL_VERSION, incarnation, token_table: None };
         let greet = |(rank, client): (usize, &mut WorkerClient<Channel>)| {
@@ -80,11 +118,16 @@ impl Shards {
 
     /// The result of the oldest plan in flight, once every shard has answered it. Also how a broken stream is seen,
     /// so it is awaited while idle too. Nothing is lost when the future is dropped.
-    pub(crate) async fn next_answer(&mut self) -> Result<(Answer, Duration), GroupError> {
+    pub(crate) async fn next_answer(&mut self) -> Result<(Answer, Duration), Broken> {
         let result = poll_fn(|context| self.poll_result(context)).await?;
         let now = Instant::now();
         let took = now - std::mem::replace(&mut self.oldest_since, now);
         Ok((answer_from_wire(result)?, took))
+    }
+
+    /// What the streams say of their end, if they have said it.
+    pub(crate) fn last_words(&mut self) -> Option<Broken> {
+        self.next_answer().now_or_never()?.err()
     }
 
     /// When a group that has not answered counts as hung.
@@ -103,7 +146,7 @@ impl Shards {
         ))
     }
 
-    fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<StepResult, GroupError>> {
+    fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<StepResult, Broken>> {
         for shard in &mut self.by_rank {
             shard.poll_answers(&self.in_flight, context)?;
         }
@@ -120,7 +163,7 @@ impl Shards {
 
 impl Shard {
     /// Takes what has arrived; an error is the end of the group.
-    fn poll_answers(&mut self, in_flight: &VecDeque<u64>, context: &mut Context<'_>) -> Result<(), GroupError> {
+    fn poll_answers(&mut self, in_flight: &VecDeque<u64>, context: &mut Context<'_>) -> Result<(), Broken> {
         while let Poll::Ready(arrived) = self.poll_answer(context) {
             let result = arrived?;
             self.check(&result, in_flight.get(self.answered.len()).copied())?;
@@ -129,14 +172,18 @@ impl Shard {
         Ok(())
     }
 
-    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<StepResult, GroupError>> {
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<StepResult, Broken>> {
         let arrived = ready!(Pin::new(&mut self.results).poll_next(context));
         Poll::Ready(match arrived {
             Some(Ok(result)) => Ok(result),
-            Some(Err(status)) => {
-                Err(GroupError::Lost(format!("the stream of shard {} broke: {}", self.rank, words(&status))))
+            Some(Err(status)) => Err(Broken {
+                error: GroupError::Lost(format!("the stream of shard {} broke: {}", self.rank, words(&status))),
+                says_why: says_why(&status),
+            }),
+            None => {
+                let error = GroupError::Lost(format!("the stream of shard {} ended", self.rank));
+                Err(Broken { error, says_why: false })
             }
-            None => Err(GroupError::Lost(format!("the stream of shard {} ended", self.rank))),
         })
     }
 
@@ -166,15 +213,22 @@ fn client(channel: Channel) -> WorkerClient<Channel> {
     WorkerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-async fn open(rank: usize, mut client: WorkerClient<Channel>) -> Result<Shard, GroupError> {
+async fn open(rank: usize, mut client: WorkerClient<Channel>) -> Result<Shard, Broken> {
     let (plans, receiver) = mpsc::channel(MAX_PLANS_IN_FLIGHT);
     let results =
         client.execute(ReceiverStream::new(receiver)).await.map_err(|status| start_failed(rank, &status))?.into_inner();
     Ok(Shard { rank, plans, results, answered: VecDeque::new() })
 }
 
-fn start_failed(rank: usize, status: &Status) -> GroupError {
-    GroupError::Start(format!("shard {rank} did not come up: {}", words(status)))
+fn start_failed(rank: usize, status: &Status) -> Broken {
+    let error = GroupError::Start(format!("shard {rank} did not come up: {}", words(status)));
+    Broken { error, says_why: says_why(status) }
+}
+
+/// Whether the worker itself has spoken; a status with a source was made here, from an error of the connection.
+fn says_why(status: &Status) -> bool {
+    let of_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    !of_connection && status.source().is_none() && !status.message().is_empty()
 }
 
 /// A status in as many words as it has.

@@ -184,6 +184,10 @@ async fn a_group_that_never_was_ready_has_failed() {
     for (fault, reason) in [
         (Fault::Start { incarnation: 1 }, "shard 0 exited with code 1"),
         (Fault::ExitWhileLoading { incarnation: 1 }, "shard 0 exited with code 1"),
+        (
+            Fault::Refuse { incarnation: 1, message: "num_shard `2` does not divide `9` heads".to_owned() },
+            "shard 0 did not come up: num_shard `2` does not divide `9` heads; shard 0 exited with code 2",
+        ),
         (Fault::NeverReady { incarnation: 1 }, "the workers were not ready within `10` s"),
     ] {
         let (engine, worker) = started(script([fault]), engine_config());

@@ -373,3 +373,6 @@ fn u32_bytes(values: impl IntoIterator<Item = u32>) -> Bytes {
 fn f32_bytes(values: impl IntoIterator<Item = f32>) -> Bytes {
     values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,13 @@ pub enum Fault {
         /// In which life of the group.
         incarnation: u64,
     },
+    /// Shard 0 says why it cannot serve, then exits.
+    Refuse {
+        /// In which life of the group.
+        incarnation: u64,
+        /// Its words.
+        message: String,
+    },
     /// The handshake is never answered.
     NeverReady {
         /// In which life of the group.

@@ -1,6 +1,7 @@
 //! One fake shard's gRPC service: a reader task takes plans off the stream, a step task answers them in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_wire::PROTOCOL_VERSION;
 use forebay_wire::v1::worker_server::Worker;
@@ -17,6 +18,9 @@ use super::model::FakeModel;
 use super::record::{FakeEvent, FakeHandle};
 use super::script::{FakeScript, Fault, StepFault};
 
+/// From a worker's last word to its exit.
+const DYING: Duration = Duration::from_millis(20);
+
 type Answers = mpsc::Sender<Result<StepResult, Status>>;
 
 /// One shard.
@@ -31,6 +35,15 @@ pub(super) struct FakeShard {
 impl FakeShard {
     pub(super) fn new(rank: u32, incarnation: u64, script: Arc<FakeScript>, handle: FakeHandle) -> Self {
         Self { rank, incarnation, script, handle }
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.script.faults.iter().find_map(|fault| match fault {
+            Fault::Refuse { incarnation, message } if (*incarnation, 0) == (self.incarnation, self.rank) => {
+                Some(message.clone())
+            }
+            _ => None,
+        })
     }
 
     fn greeting(&self) -> HandshakeResponse {
@@ -96,7 +109,17 @@ impl Worker for FakeShard {
         if self.script.faults.iter().any(|fault| silent.contains(fault)) {
             std::future::pending::<()>().await;
         }
-        Ok(Response::new(self.greeting()))
+        match self.refusal() {
+            Some(message) => {
+                let handle = self.handle.clone();
+                self.handle.spawn(async move {
+                    tokio::time::sleep(DYING).await;
+                    handle.kill_shard(0, "exited with code 2");
+                });
+                Err(Status::failed_precondition(message))
+            }
+            None => Ok(Response::new(self.greeting())),
+        }
     }
 
     async fn execute(&self, request: Request<Streaming<StepPlan>>) -> Result<Response<Self::ExecuteStream>, Status> {
