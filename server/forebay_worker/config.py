@@ -37,6 +37,8 @@ class WorkerConfig:
     """The operator's bound on one sequence; the model's max_position_embeddings bounds it too."""
     kv_cache_bytes: int | None = None
     """Of this shard; None: min(40% of available memory, room for 32 x max_total_tokens)."""
+    kv_cache_tokens: int | None = None
+    """The cache's size in tokens, in place of bytes; rounded up to whole blocks."""
     max_run_ahead: int = 3
     attention: str = "auto"
     """auto, paged (the CPU kernel) or sdpa (the torch reference)."""
@@ -51,6 +53,8 @@ class WorkerConfig:
         for name in ("block_size", "max_sequences", "max_plan_tokens", "world_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is `{getattr(self, name)}`, expected at least 1")
+        if self.kv_cache_bytes is not None and self.kv_cache_tokens is not None:
+            raise ValueError("both kv_cache_bytes and kv_cache_tokens are given: give one")
         if self.max_plan_tokens < self.max_sequences:
             raise ValueError(
                 f"max_plan_tokens is `{self.max_plan_tokens}`, expected at least max_sequences `{self.max_sequences}`"

@@ -32,6 +32,9 @@ def choose_num_blocks(
     if config.kv_cache_bytes is not None:
         budget, origin = config.kv_cache_bytes, "kv_cache_bytes"
         num_blocks = budget // one_block
+    elif config.kv_cache_tokens is not None:
+        num_blocks = 1 + -(-config.kv_cache_tokens // config.block_size)
+        budget, origin = num_blocks * one_block, "kv_cache_tokens"
     else:
         available = available_memory(torch.device(config.device)) if available_bytes is None else available_bytes
         budget, origin = available * AVAILABLE_PERCENT // 100 // config.world_size, "available memory"
@@ -40,7 +43,7 @@ def choose_num_blocks(
     if num_blocks < needed:
         raise ValueError(
             f"the KV cache needs `{needed * one_block}` bytes a shard for one sequence, {origin} gives `{budget}`; "
-            "lower max_total_tokens, or raise kv_cache_bytes"
+            "lower max_total_tokens, or raise kv_cache_bytes or kv_cache_tokens"
         )
     return num_blocks
 

@@ -41,6 +41,15 @@ def test_kv_cache_bytes_overrides_what_is_available():
     assert choose_num_blocks(config, SPEC, torch.float32, 10 * BLOCK) == 70
 
 
+def test_a_cache_sized_in_tokens_has_blocks_for_them_beside_the_null_block():
+    config = dataclasses.replace(CONFIG, kv_cache_tokens=5 * 16 + 1)
+    assert choose_num_blocks(config, SPEC, torch.float32, 0) == 7
+    with pytest.raises(ValueError, match="kv_cache_tokens gives"):
+        choose_num_blocks(dataclasses.replace(config, max_total_tokens=200), SPEC, torch.float32, 0)
+    with pytest.raises(ValueError, match="give one"):
+        dataclasses.replace(config, kv_cache_bytes=1)
+
+
 def test_an_operators_sequence_that_does_not_fit_is_refused_with_both_sizes():
     config = dataclasses.replace(CONFIG, max_total_tokens=200)
     message = rf"needs `{14 * BLOCK}` bytes .* available memory gives `{4 * BLOCK}`; lower max_total_tokens, or raise"
