@@ -3,6 +3,7 @@
 //! Python's side of each op (`forebay_kernels/ops/<op>.py`) holds its contract; here is only the crossing.
 
 mod instruction_set;
+mod layer_parts;
 mod paged_attention;
 mod quantized_linear;
 mod sampling_noise;
@@ -23,6 +24,8 @@ fn invalid(error: KernelError) -> PyErr {
 mod _native {
     #[pymodule_export]
     use crate::instruction_set::{force_instruction_set, native_info};
+    #[pymodule_export]
+    use crate::layer_parts::{rms_norm, rotary_write_kv, silu_and_mul};
     #[pymodule_export]
     use crate::paged_attention::{paged_attention, write_kv_cache};
     #[pymodule_export]

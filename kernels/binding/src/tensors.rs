@@ -5,7 +5,7 @@
 //! the GIL is released; as with torch's own operators, nobody may resize or write an argument during the call.
 #![allow(unsafe_code)]
 
-use forebay_kernels_core::Rows;
+use forebay_kernels_core::{Rows, RowsMut};
 use half::{bf16, f16};
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi::c_str;
@@ -110,6 +110,11 @@ impl DType {
             (1, 8, 1) => Some(Self::U8),
             _ => None,
         }
+    }
+
+    /// Bytes of an element.
+    fn size(self) -> usize {
+        usize::from(self.to_dlpack().1) / 8
     }
 
     /// Code and bits.
@@ -330,13 +335,7 @@ impl<'a> Tensor<'a> {
     /// The elements of a contiguous tensor, to write. None of `others` may overlap it.
     pub(crate) fn slice_mut<T: Element>(&self, others: &[&Tensor<'_>]) -> PyResult<&'a mut [T]> {
         self.expect_contiguous_from(0)?;
-        for other in others {
-            let (mine, theirs) = (self.byte_range(), other.byte_range());
-            if mine.0 < theirs.1 && theirs.0 < mine.1 {
-                let message = format!("`{}` and `{}` share memory, pass a tensor of its own", self.name, other.name);
-                return Err(PyValueError::new_err(message));
-            }
-        }
+        others.iter().try_for_each(|other| self.refuse_shared_memory(other))?;
         // SAFETY: as in `slice`; no overlap with the call's other tensors, and Python code must not touch an output
         // during the call (see the module's comment).
         Ok(unsafe { std::slice::from_raw_parts_mut(self.span()?, self.num_elements()) })
@@ -352,6 +351,49 @@ impl<'a> Tensor<'a> {
         // SAFETY: `span` has checked type and alignment; the last row ends `length` elements from the first.
         let data = unsafe { std::slice::from_raw_parts(self.span()?, length) };
         Rows::new(data, num_rows, row_length, row_stride).map_err(crate::invalid)
+    }
+
+    /// The tensor as rows to write. `neighbours` may lie between the rows (parts of one fused projection), none of
+    /// `others` may overlap the tensor at all.
+    pub(crate) fn rows_mut<T: Element>(
+        &self,
+        neighbours: &[&Tensor<'_>],
+        others: &[&Tensor<'_>],
+    ) -> PyResult<RowsMut<'a, T>> {
+        self.expect_contiguous_from(1)?;
+        let row_length: usize = self.shape[1..self.ndim].iter().product();
+        let row_stride = if self.shape[0] > 1 { self.strides[0] } else { row_length };
+        if row_stride < row_length {
+            return Err(PyValueError::new_err(format!("`{}` has rows that overlap, pass a copy", self.name)));
+        }
+        others.iter().try_for_each(|other| self.refuse_shared_memory(other))?;
+        for neighbour in neighbours.iter().filter(|neighbour| !self.lies_beside(neighbour)) {
+            self.refuse_shared_memory(neighbour)?;
+        }
+        // SAFETY: `span` has checked type and alignment; the rows do not overlap each other nor, as checked, the
+        // call's other tensors, which Python code must not touch during the call (see the module's comment).
+        Ok(unsafe { RowsMut::from_raw(self.span()?, self.shape[0], row_length, row_stride) })
+    }
+
+    /// Whether the two are different columns of one matrix.
+    fn lies_beside(&self, other: &Tensor<'_>) -> bool {
+        let size = self.dtype.size();
+        let row_bytes = |tensor: &Tensor<'_>| tensor.shape[1..tensor.ndim].iter().product::<usize>() * size;
+        let stride = self.strides[0] * size;
+        if self.dtype != other.dtype || self.strides[0] != other.strides[0] || stride == 0 {
+            return false;
+        }
+        let distance = (other.data as isize - self.data as isize).rem_euclid(stride as isize) as usize;
+        row_bytes(self) <= distance && distance + row_bytes(other) <= stride
+    }
+
+    fn refuse_shared_memory(&self, other: &Tensor<'_>) -> PyResult<()> {
+        let (mine, theirs) = (self.byte_range(), other.byte_range());
+        if mine.0 < theirs.1 && theirs.0 < mine.1 {
+            let message = format!("`{}` and `{}` share memory, pass a tensor of its own", self.name, other.name);
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(())
     }
 
     fn num_elements(&self) -> usize {
@@ -395,13 +437,7 @@ impl<'a> Tensor<'a> {
             return (start, start);
         }
         let last: usize = (0..self.ndim).map(|dim| (self.shape[dim] - 1) * self.strides[dim]).sum();
-        let size = match self.dtype {
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::Bf16 => 2,
-            DType::I64 => 8,
-            DType::U8 => 1,
-        };
-        (start, start + (last + 1) * size)
+        (start, start + (last + 1) * self.dtype.size())
     }
 }
 

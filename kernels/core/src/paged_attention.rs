@@ -11,6 +11,7 @@ mod kv_cache;
 
 pub use batch::{AttentionBatch, PagedCache};
 pub(crate) use batch::{HeadCache, RowTile};
+pub(crate) use kv_cache::slot_start;
 pub use kv_cache::write_kv_cache;
 
 use crate::threads::{SharedOutput, max_threads, parallel_for, threads_for};

@@ -3,6 +3,12 @@
 use crate::threads::{SharedOutput, parallel_for, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows};
 
+/// Where a slot's vector of one head begins in a cache of that shape.
+pub(crate) fn slot_start(slot: usize, head: usize, cache_shape: [usize; 4]) -> usize {
+    let [_, num_kv_heads, block_size, head_dim] = cache_shape;
+    ((slot / block_size * num_kv_heads + head) * block_size + slot % block_size) * head_dim
+}
+
 /// Copies each token's keys and values to its slot, converting the dtype; a negative slot skips the token.
 ///
 /// `keys` and `values` have rows of `num_kv_heads * head_dim`; the caches are `[num_blocks, num_kv_heads, block_size,
@@ -39,7 +45,7 @@ pub fn write_kv_cache<T: Float, C: Float>(
         let (head, (rows, cache)) = (task / 2, sides[task % 2]);
         for (token, slot) in slot_mapping.iter().enumerate() {
             let Ok(slot) = usize::try_from(*slot) else { continue };
-            let start = ((slot / block_size * num_kv_heads + head) * block_size + slot % block_size) * head_dim;
+            let start = slot_start(slot, head, cache_shape);
             #[allow(unsafe_code)]
             // SAFETY: each task writes one head of one cache; within a task one part is held at a time.
             let out = unsafe { cache.part(start, head_dim) };

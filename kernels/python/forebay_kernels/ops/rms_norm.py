@@ -1,0 +1,42 @@
+"""Root-mean-square normalization, with the residual addition before it.
+
+Shapes: T = tokens in the step, D = model width.
+"""
+
+from torch import Tensor
+
+from forebay_kernels import _native
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scale each row of `h = x + residual` to unit root-mean-square, then by `weight_D`.
+
+    float32 inside; `h` is rounded to x's dtype before it is normalized, as it is handed on.
+
+    Args:
+        x_TD: float32, float16 or bfloat16, rows contiguous (the row stride is free). Not modified.
+        weight_D: float32, float16 or bfloat16, contiguous.
+        eps: added to the mean of squares.
+        residual_TD: like `x_TD`, or None for `h = x`. Not modified.
+
+    Returns:
+        (normalized, h), both [T, D] in x's dtype; without a residual h is `x_TD` itself.
+
+    Raises:
+        ValueError: for a shape or stride that does not fit. TypeError: for a dtype.
+
+    Source: arXiv 1910.07467, eq. 4.
+    """
+    if not x_TD.is_cpu:
+        return rms_norm_reference(x_TD, weight_D, eps, residual_TD)
+    return _native.rms_norm(x_TD, weight_D, eps, residual_TD)
+
+
+def rms_norm_reference(
+    x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute what `rms_norm` computes with torch operators, on any device."""
+    h_TD = x_TD if residual_TD is None else (x_TD.float() + residual_TD.float()).to(x_TD.dtype)
+    wide_TD = h_TD.float()
+    scale_T1 = (wide_TD.pow(2).mean(dim=1, keepdim=True) + eps).rsqrt()
+    return (wide_TD * scale_T1 * weight_D.float()).to(x_TD.dtype), h_TD
