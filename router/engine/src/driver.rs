@@ -142,10 +142,12 @@ impl Driver {
         let keeps = self.scheduler.as_ref().is_some_and(|scheduler| holds(scheduler.limits(), &offered));
         if !keeps {
             self.requests.fail_all(&EngineError::GroupLost("its workers came back with smaller limits".to_owned()));
+            let pool_tokens = u64::from(offered.num_blocks - 1) * u64::from(offered.block_size);
+            self.requests.meters().pool_sized(pool_tokens);
             self.scheduler = Some(Scheduler::new(offered));
-            self.requests.meters().group_ready(u64::from(info.num_blocks - 1) * u64::from(info.block_size));
             *self.shared.worker_info.write().unwrap_or_else(PoisonError::into_inner) = Some(info);
         }
+        self.requests.meters().group_ready();
         self.set_state(EngineState::Ready);
     }
 

@@ -218,10 +218,14 @@ impl Meters {
         usize::try_from(kind).ok().and_then(|kind| self.sequence_errors.get(kind)).unwrap_or(unspecified).increment(1);
     }
 
-    /// The group serves, over a pool of so many tokens.
-    pub(crate) fn group_ready(&self, pool_tokens: u64) {
-        self.group_ready.set(1.0);
+    /// The pool holds so many tokens.
+    pub(crate) fn pool_sized(&self, pool_tokens: u64) {
         self.max_tokens.set(pool_tokens as f64);
+    }
+
+    /// The group serves.
+    pub(crate) fn group_ready(&self) {
+        self.group_ready.set(1.0);
     }
 
     /// The group does not serve any more.

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use forebay_engine::fake_worker::{FakeGroup, FakeScript, Fault, engine_config};
+use forebay_engine::fake_worker::{FakeGroup, FakeScript, Fault, StepFault, engine_config};
 use forebay_engine::{Engine, EngineState};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use support::{complete, eventually, idle, prompt, read, request};
@@ -76,6 +76,21 @@ async fn failures_are_counted_by_kind() {
         has("forebay_sequence_errors_total{kind=\"numerical\"} 1") && has("forebay_requests_cancelled_total 1")
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_group_shows_until_it_is_back() {
+    let exit = Fault::Step { incarnation: 1, rank: 0, step_id: 3, kind: StepFault::Exit };
+    let script = FakeScript { faults: vec![exit], step_delay: Duration::from_millis(10), ..FakeScript::default() };
+    let (engine, handle) = recorded(script).await;
+    let shows = |line: &str| values(&handle).iter().any(|have| have == line);
+    assert!(read(engine.submit(request([5], 9)).await.expect("taken")).await.1.is_err());
+    assert!(shows("forebay_worker_group_ready 0") && shows("forebay_worker_group_losses_total 1"));
+    assert!(shows("tgi_batch_inference_failure{method=\"decode\"} 2"), "{:#?}", values(&handle));
+    while engine.state() != EngineState::Ready {
+        engine.state_changed(&engine.state()).await;
+    }
+    assert!(shows("forebay_worker_group_ready 1"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,8 +33,11 @@ fn starts(events: &[FakeEvent]) -> Vec<u64> {
 /// Runs eight requests into `fault` and answers why they ended; checks that the engine then serves again.
 async fn lose(sizes: FakeSizes, fault: Fault) -> String {
     let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
+    let began = Instant::now();
     let running = join_all((0..8).map(|n| engine.submit(request([5, n + 3], 200)))).await;
     let ends = join_all(running.into_iter().map(|generation| read(generation.expect("taken")))).await;
+    // The fault comes with the sixth step; all have heard of it a quarter of a second later.
+    assert!(began.elapsed() <= 6 * STEP + Duration::from_millis(250), "{:?}", began.elapsed());
     let Err(EngineError::GroupLost(reason)) = ends[0].1.clone() else { panic!("{:?}", ends[0]) };
     let all_alike = ends.iter().all(|(tokens, end)| *end == ends[0].1 && tokens.len() < 200);
     assert!(all_alike, "{ends:?}");
@@ -327,7 +330,7 @@ async fn a_group_killed_at_random_moments_leaves_no_stream_hanging() {
         let all = others.into_iter().map(|generation| generation.expect("taken")).chain([first]);
         let ends = join_all(all.map(read)).await;
         assert!(ends.iter().all(|(_, end)| matches!(end, Err(EngineError::GroupLost(_)))), "{ends:?}");
-        assert!(killed.elapsed() < Duration::from_millis(250), "{:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
         while engine.state() != EngineState::Ready {
             engine.state_changed(&engine.state()).await;
         }
