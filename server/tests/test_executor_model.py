@@ -90,11 +90,12 @@ def run_mixed(executor: Executor, prompts: list[list[int]], max_chunk: int, **sa
     return texts
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "paged"])
 @pytest.mark.parametrize("max_chunk", [3, 40])
 def test_chunked_and_batched_greedy_text_equals_transformers(
-    reference: tuple[Path, Any], greedy: list[list[int]], max_chunk: int
+    reference: tuple[Path, Any], greedy: list[list[int]], max_chunk: int, attention: str
 ):
-    executor = start_executor(worker_config(reference[0]))
+    executor = start_executor(worker_config(reference[0], attention=attention))
     assert run_mixed(executor, PROMPTS, max_chunk) == greedy
 
 
@@ -105,10 +106,11 @@ def test_sampled_text_depends_on_prompt_and_seed_alone(reference: tuple[Path, An
     assert together == alone
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "paged"])
 def test_a_sequence_of_nan_leaves_nothing_behind_in_the_blocks_it_held(
-    reference: tuple[Path, Any], greedy: list[list[int]]
+    reference: tuple[Path, Any], greedy: list[list[int]], attention: str
 ):
-    executor = start_executor(worker_config(reference[0]))
+    executor = start_executor(worker_config(reference[0], attention=attention))
     for layer in executor._kv_cache.layers:
         layer.key.fill_(torch.nan)
         layer.value.fill_(torch.nan)
