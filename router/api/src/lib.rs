@@ -1,2 +1,50 @@
 //! HTTP and SSE: the dialects. Each endpoint is one file that ends in one call to `generate`.
 #![forbid(unsafe_code)]
+
+mod auth;
+mod cors;
+mod error;
+mod fields;
+mod generate;
+mod openai;
+mod ops;
+mod panic_guard;
+mod request_id;
+mod sampling;
+mod sse;
+mod state;
+mod stops;
+mod telemetry;
+mod tgi;
+mod validation;
+
+pub use state::{AppConfig, AppState, Build, Limits, ServedModel};
+pub use telemetry::recorder;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+
+/// Everything we serve, one line an endpoint. Layers run from the last to the first.
+pub fn app(state: AppState) -> Router {
+    Router::new()
+        .merge(tgi::root::router())
+        .merge(tgi::generate::router())
+        .merge(tgi::generate_stream::router())
+        .merge(tgi::tokenize::router())
+        .merge(tgi::info::router())
+        .merge(openai::chat_completions::router())
+        .merge(openai::completions::router())
+        .merge(openai::models::router())
+        .merge(ops::health::router())
+        .merge(ops::metrics::router())
+        .fallback(error::unknown_path)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(state.limits().max_body_bytes))
+        .layer(from_fn_with_state(state.clone(), auth::require_key))
+        .layer(from_fn(telemetry::count_response))
+        .layer(from_fn(panic_guard::answer_panics))
+        .layer(cors::layer(state.cors_allow_origin()))
+        .layer(from_fn(request_id::set))
+        .with_state(state)
+}

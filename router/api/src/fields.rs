@@ -1,0 +1,221 @@
+//! Fields that a body may carry beside those we act on: harmless ones, ones that only their neutral value is taken
+//! for, and the rest, which is refused by name. Nothing is accepted and silently ignored.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// What may stand in a field that has no struct member. `null` may, in all of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Accept {
+    /// Whatever it says, it has no effect on the text and its documentation promises none.
+    Anything,
+    /// Nothing but `null`.
+    Null,
+    /// This number.
+    Number(f64),
+    /// This truth value.
+    Bool(bool),
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// An empty list or object.
+    Empty,
+    /// `{"type": "text"}`.
+    TextFormat,
+    /// `["text"]`.
+    TextOnly,
+}
+
+/// A name and what may stand there.
+pub(crate) type Field = (&'static str, Accept);
+
+/// TGI's `parameters` whose features this server does not have.
+pub(crate) const NATIVE_PARAMETERS: &[Field] =
+    &[("adapter_id", Accept::Null), ("grammar", Accept::Null), ("watermark", Accept::Bool(false))];
+
+/// TGI's body beside `inputs`, `parameters` and `stream`: the old hosted API's cache and wait switches.
+pub(crate) const NATIVE_BODY: &[Field] = &[("options", Accept::Anything)];
+
+/// What chat completions and completions share.
+const OPENAI: &[Field] = &[
+    ("adapter_id", Accept::Null),
+    ("frequency_penalty", Accept::Number(0.0)),
+    ("guided_choice", Accept::Null),
+    ("guided_grammar", Accept::Null),
+    ("guided_json", Accept::Null),
+    ("guided_regex", Accept::Null),
+    ("logit_bias", Accept::Empty),
+    ("metadata", Accept::Anything),
+    ("min_p", Accept::Number(0.0)),
+    ("n", Accept::Number(1.0)),
+    ("presence_penalty", Accept::Number(0.0)),
+    ("prompt_cache_key", Accept::Anything),
+    ("prompt_cache_options", Accept::Anything),
+    ("prompt_cache_retention", Accept::Anything),
+    ("safety_identifier", Accept::Anything),
+    ("service_tier", Accept::Words(&["auto", "default"])),
+    ("store", Accept::Bool(false)),
+    ("typical_p", Accept::Number(1.0)),
+    ("user", Accept::Anything),
+];
+
+/// Chat completions alone. `parallel_tool_calls` and `tool_prompt` matter only beside `tools`.
+const CHAT: &[Field] = &[
+    ("audio", Accept::Null),
+    ("function_call", Accept::Words(&["auto", "none"])),
+    ("functions", Accept::Empty),
+    ("modalities", Accept::TextOnly),
+    ("moderation", Accept::Null),
+    ("parallel_tool_calls", Accept::Anything),
+    ("prediction", Accept::Null),
+    ("reasoning_effort", Accept::Null),
+    ("response_format", Accept::TextFormat),
+    ("tool_choice", Accept::Words(&["auto", "none"])),
+    ("tool_prompt", Accept::Anything),
+    ("tools", Accept::Empty),
+    ("verbosity", Accept::Words(&["medium"])),
+    ("web_search_options", Accept::Null),
+];
+
+/// Completions alone.
+const COMPLETIONS: &[Field] = &[
+    ("best_of", Accept::Number(1.0)),
+    ("echo", Accept::Bool(false)),
+    ("grammar", Accept::Null),
+    ("response_format", Accept::TextFormat),
+    ("suffix", Accept::Words(&[""])),
+];
+
+/// Chat completions.
+pub(crate) const CHAT_FIELDS: &[&[Field]] = &[OPENAI, CHAT];
+/// Completions.
+pub(crate) const COMPLETION_FIELDS: &[&[Field]] = &[OPENAI, COMPLETIONS];
+
+/// A JSON object whose fields are taken one by one: every error names its field, `null` means absent everywhere, and
+/// what nobody took is checked at the end.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    values: Map<String, Value>,
+    /// Before a field's name in messages: "" or "parameters.".
+    prefix: &'static str,
+}
+
+impl Fields {
+    /// Of a request's body.
+    pub(crate) fn of_body(
+        body: Result<Json<Map<String, Value>>, JsonRejection>,
+        max_bytes: usize,
+    ) -> Result<Self, ApiError> {
+        match body {
+            Ok(Json(values)) => Ok(Self { values, prefix: "" }),
+            Err(rejection) => Err(ApiError::of_rejection(&rejection, max_bytes)),
+        }
+    }
+
+    /// Of an object inside of it.
+    pub(crate) fn of_object(values: Map<String, Value>, prefix: &'static str) -> Self {
+        Self { values, prefix }
+    }
+
+    /// The field's value, if it is there and not `null`.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.values.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => serde_json::from_value(value)
+                .map(Some)
+                .map_err(|error| ApiError::wrong_type(name, format!("`{}{name}`: {error}", self.prefix))),
+        }
+    }
+
+    /// The same for a field that must be there.
+    pub(crate) fn require<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
+        let value = self.take(name)?;
+        value.ok_or_else(|| ApiError::wrong_type(name, format!("missing field `{}{name}`", self.prefix)))
+    }
+
+    /// Refuses by name what is left and unknown, or known but not served.
+    pub(crate) fn finish(self, tables: &[&[Field]]) -> Result<(), ApiError> {
+        for (name, value) in &self.values {
+            let field = tables.iter().copied().flatten().find(|(known, _)| known == name);
+            let Some((_, accept)) = field else {
+                return Err(ApiError::validation(name, format!("unknown field `{}{name}`", self.prefix)));
+            };
+            if !value.is_null() && !accept.takes(value) {
+                return Err(ApiError::not_served(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Accept {
+    fn takes(self, value: &Value) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Null => false,
+            // Exact: neutral values are written as such, never computed.
+            #[expect(clippy::float_cmp, reason = "a neutral value is written, never computed")]
+            Self::Number(neutral) => value.as_f64().is_some_and(|number| number == neutral),
+            Self::Bool(neutral) => value.as_bool() == Some(neutral),
+            Self::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+            Self::Empty => value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty),
+            Self::TextFormat => value.get("type").and_then(Value::as_str) == Some("text"),
+            Self::TextOnly => value.as_array().is_some_and(|list| list.iter().all(|kind| kind == "text")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(others: &Value) -> Option<String> {
+        let fields = Fields::of_object(others.as_object().unwrap().clone(), "");
+        fields.finish(CHAT_FIELDS).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn neutral_values_and_nulls_pass() {
+        for (name, _) in CHAT_FIELDS.iter().copied().flatten() {
+            assert_eq!(message(&json!({ *name: null })), None, "{name}");
+        }
+        for body in [
+            json!({"n": 1, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0}),
+            json!({"logit_bias": [], "tools": [], "tool_choice": "none", "response_format": {"type": "text"}}),
+            json!({"user": "u", "metadata": {"a": "b"}, "store": false, "modalities": ["text"]}),
+        ] {
+            assert_eq!(message(&body), None);
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_and_null_is_absence() {
+        let mut fields =
+            Fields::of_object(json!({"seed": "x", "top_k": null}).as_object().unwrap().clone(), "parameters.");
+        let error = fields.take::<u64>("seed").unwrap_err().to_string();
+        assert_eq!(error, "`parameters.seed`: invalid type: string \"x\", expected u64");
+        assert_eq!(fields.take::<u64>("top_k").unwrap(), None);
+        assert_eq!(fields.require::<u64>("inputs").unwrap_err().to_string(), "missing field `parameters.inputs`");
+    }
+
+    #[test]
+    fn what_is_not_served_or_unknown_is_refused_by_name() {
+        for (body, name) in [
+            (json!({"n": 2}), "n"),
+            (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+            (json!({"tools": [{}]}), "tools"),
+            (json!({"store": true}), "store"),
+            (json!({"response_format": {"type": "json_object"}}), "response_format"),
+            (json!({"modalities": ["text", "audio"]}), "modalities"),
+        ] {
+            let expected = format!("`{name}` is not supported by this server; leave it out or give its neutral value");
+            assert_eq!(message(&body), Some(expected));
+        }
+        assert_eq!(message(&json!({"max_tokenz": 5})).as_deref(), Some("unknown field `max_tokenz`"));
+    }
+}

@@ -1,0 +1,335 @@
+//! The path all endpoints share: render, encode, check, submit; then, token by token, detokenize and look for stop
+//! strings. It knows no dialect's JSON.
+
+use std::sync::Arc;
+
+use forebay_engine::{EngineRequest, FinishReason, Generation, GenerationEvent, PromptLogprob, TokenLogprobs};
+use forebay_text::{ChatInputs, Detokenizer, ModelText, StopStrings, Tokenizer};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::error::{ApiError, Dialect};
+use crate::sampling::{self, Extras, Logprobs, Sampling};
+use crate::state::AppState;
+use crate::stops::{KeptStops, Stops};
+use crate::telemetry::{RequestRecord, Timings};
+use crate::validation;
+
+/// What is to be continued.
+#[derive(Debug)]
+pub(crate) enum Prompt {
+    /// Text; gets the model's own special tokens (BOS).
+    Text(String),
+    /// Messages; the template writes all special tokens itself.
+    Chat(Box<ChatInputs>),
+    /// Token ids as they are.
+    Ids(Vec<u32>),
+}
+
+/// Whether the text ends with the stop string or before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopText {
+    Keep,
+    Trim,
+}
+
+/// One generation, as a dialect asks for it; ranges are checked, lengths are not yet.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) dialect: Dialect,
+    pub(crate) prompt: Prompt,
+    /// Keep the last so many prompt tokens.
+    pub(crate) truncate: Option<u32>,
+    pub(crate) max_new_tokens: Option<u32>,
+    pub(crate) min_new_tokens: u32,
+    pub(crate) ignore_eos: bool,
+    pub(crate) sampling: Sampling,
+    pub(crate) stops: Vec<String>,
+    pub(crate) stop_text: StopText,
+    pub(crate) logprobs: Option<Logprobs>,
+    pub(crate) prompt_logprobs: bool,
+}
+
+/// Everything that was true at the token that ended a generation. Dialects differ in which they report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Finish {
+    /// It was the last that the bound allows.
+    pub(crate) length: bool,
+    /// It is one of the model's end tokens.
+    pub(crate) end_token: bool,
+    /// It completed a stop string.
+    pub(crate) stop_string: bool,
+}
+
+/// One token and the text that it made visible.
+#[derive(Debug)]
+pub(crate) struct TextStep {
+    pub(crate) token_id: u32,
+    /// A control token; it has no visible text.
+    pub(crate) special: bool,
+    /// Concatenated over a generation this is its text.
+    pub(crate) text: String,
+    pub(crate) logprobs: Option<TokenLogprobs>,
+    /// On the last token.
+    pub(crate) finish: Option<Finish>,
+}
+
+/// Starts a generation. An error here is known before any stream begins.
+pub(crate) async fn generate(
+    state: &AppState,
+    job: Job,
+    mut record: RequestRecord,
+) -> Result<TextGeneration, ApiError> {
+    let started = start(state, job, &mut record).await;
+    let (generation, prompt, text_state, permit) = record.check(started)?;
+    Ok(TextGeneration {
+        generation: Some(generation),
+        prompt,
+        text: text_state,
+        prompt_logprobs: Vec::new(),
+        num_generated_tokens: 0,
+        record,
+        _permit: permit,
+    })
+}
+
+type Started = (Generation, EncodedPrompt, TextState, OwnedSemaphorePermit);
+
+async fn start(state: &AppState, job: Job, record: &mut RequestRecord) -> Result<Started, ApiError> {
+    let permit = state.admit()?;
+    let model = state.model()?;
+    let token_limits = state.token_limits()?;
+    let (job, prompt) = encode(state, &model.text, job).await?;
+    let max_new_tokens = validation::max_new_tokens(job.dialect, prompt.ids.len(), job.max_new_tokens, token_limits)?;
+    let sampling = job.sampling.seeded();
+    let request = engine_request(&job, &prompt.ids, max_new_tokens, &sampling, &model.text.end_token_ids);
+    let text = TextState::new(job, &prompt.ids, &model.text, sampling, &request);
+    record.validated(prompt.ids.len(), max_new_tokens);
+    let generation = model.engine.submit(request).await?;
+    Ok((generation, prompt, text, permit))
+}
+
+/// A prompt in both forms.
+#[derive(Debug)]
+pub(crate) struct EncodedPrompt {
+    /// As it was given or rendered; empty for a prompt of ids.
+    pub(crate) text: String,
+    /// After truncation.
+    pub(crate) ids: Vec<u32>,
+}
+
+/// Renders and tokenizes on a text worker. Hands the job back without its prompt.
+async fn encode(state: &AppState, text: &Arc<ModelText>, mut job: Job) -> Result<(Job, EncodedPrompt), ApiError> {
+    let prompt = std::mem::replace(&mut job.prompt, Prompt::Ids(Vec::new()));
+    let (dialect, truncate) = (job.dialect, job.truncate);
+    let max_bytes = state.limits().max_prompt_bytes;
+    let model_text = Arc::clone(text);
+    let work = move || encode_now(&model_text, prompt, dialect, truncate, max_bytes);
+    Ok((job, state.on_text_worker(work).await?))
+}
+
+fn encode_now(
+    model_text: &ModelText,
+    prompt: Prompt,
+    dialect: Dialect,
+    truncate: Option<u32>,
+    max_bytes: usize,
+) -> Result<EncodedPrompt, ApiError> {
+    let (text, add_special) = match prompt {
+        Prompt::Ids(ids) => return Ok(EncodedPrompt { text: String::new(), ids: keep_last(ids, truncate) }),
+        Prompt::Text(text) => (text, true),
+        Prompt::Chat(inputs) => (render(model_text, &inputs)?, false),
+    };
+    validation::prompt_bytes(dialect, &text, max_bytes)?;
+    let encoding = model_text.tokenizer.encode(&text, add_special)?;
+    Ok(EncodedPrompt { text, ids: keep_last(encoding.ids, truncate) })
+}
+
+fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
+    let templates = model_text
+        .chat_templates
+        .as_ref()
+        .ok_or_else(|| ApiError::Template("the model has no chat template; use a completion endpoint".to_owned()))?;
+    Ok(templates.select(inputs)?.render(inputs)?)
+}
+
+fn keep_last(mut ids: Vec<u32>, truncate: Option<u32>) -> Vec<u32> {
+    let keep = truncate.map_or(ids.len(), |truncate| ids.len().min(truncate as usize));
+    ids.split_off(ids.len() - keep)
+}
+
+fn engine_request(
+    job: &Job,
+    prompt_ids: &[u32],
+    max_new_tokens: u32,
+    sampling: &Sampling,
+    end_token_ids: &[u32],
+) -> EngineRequest {
+    let extras = Extras {
+        logprobs: job.logprobs,
+        prompt_logprobs: job.prompt_logprobs,
+        min_new_tokens: job.min_new_tokens,
+        end_token_ids,
+    };
+    EngineRequest {
+        token_ids: prompt_ids.to_vec(),
+        max_new_tokens,
+        min_new_tokens: job.min_new_tokens,
+        stop_token_ids: if job.ignore_eos { Vec::new() } else { end_token_ids.to_vec() },
+        priority: 0,
+        timeout: None,
+        cache_salt: 0,
+        sampling: sampling::to_wire(sampling, &extras),
+        logprobs: job.logprobs.is_some(),
+        prompt_logprobs: job.prompt_logprobs,
+    }
+}
+
+/// What turns ids into text, and knows which token is the last.
+#[derive(Debug)]
+struct TextState {
+    tokenizer: Arc<Tokenizer>,
+    detokenizer: Detokenizer,
+    stops: Stops,
+    stop_text: StopText,
+    stop_token_ids: Vec<u32>,
+    max_new_tokens: u32,
+    min_new_tokens: u32,
+    sampling: Sampling,
+}
+
+impl TextState {
+    fn new(job: Job, prompt_ids: &[u32], text: &ModelText, sampling: Sampling, request: &EngineRequest) -> Self {
+        let stops = match job.stop_text {
+            StopText::Keep => Stops::Keep(KeptStops::new(job.stops)),
+            StopText::Trim => Stops::Trim(StopStrings::new(job.stops)),
+        };
+        Self {
+            tokenizer: Arc::clone(&text.tokenizer),
+            detokenizer: Detokenizer::new(Arc::clone(&text.tokenizer), prompt_ids, true),
+            stops,
+            stop_text: job.stop_text,
+            stop_token_ids: request.stop_token_ids.clone(),
+            max_new_tokens: request.max_new_tokens,
+            min_new_tokens: request.min_new_tokens,
+            sampling,
+        }
+    }
+
+    /// The step of token `index` (from 1). The end is derived from the same rules as the scheduler's, not awaited from
+    /// it: the last token must be known as such when it is written, and waiting for the next event would hold every
+    /// token back by a step.
+    fn step(&mut self, token_id: u32, index: u32, logprobs: Option<TokenLogprobs>) -> TextStep {
+        let length = index >= self.max_new_tokens;
+        let end_token = index > self.min_new_tokens && self.stop_token_ids.contains(&token_id);
+        let ends = length || end_token;
+        let hidden = end_token && self.stop_text == StopText::Trim;
+        let mut piece = if hidden { String::new() } else { self.detokenizer.push(token_id) };
+        if ends {
+            piece.push_str(&self.detokenizer.finish());
+        }
+        let (mut text, stop_string) = self.stops.push(&piece);
+        if ends && !stop_string {
+            text.push_str(&self.stops.finish());
+        }
+        TextStep {
+            token_id,
+            special: self.tokenizer.is_special(token_id),
+            text,
+            logprobs,
+            finish: (ends || stop_string).then_some(Finish { length, end_token, stop_string }),
+        }
+    }
+}
+
+/// A generation as text. Dropping it cancels it.
+#[derive(Debug)]
+pub(crate) struct TextGeneration {
+    generation: Option<Generation>,
+    prompt: EncodedPrompt,
+    text: TextState,
+    prompt_logprobs: Vec<PromptLogprob>,
+    num_generated_tokens: u32,
+    record: RequestRecord,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl TextGeneration {
+    /// The next token; `None` after the last one or an error.
+    pub(crate) async fn next(&mut self) -> Option<Result<TextStep, ApiError>> {
+        let result = self.next_step().await?;
+        let ended = match &result {
+            Ok(step) => step.finish.is_some(),
+            Err(error) => {
+                self.record.failed(error);
+                true
+            }
+        };
+        if ended {
+            self.generation = None;
+        }
+        if ended && result.is_ok() {
+            self.record.succeeded();
+        }
+        Some(result)
+    }
+
+    async fn next_step(&mut self) -> Option<Result<TextStep, ApiError>> {
+        loop {
+            let event = match self.generation.as_mut()?.next().await {
+                None => return Some(Err(ApiError::IncompleteGeneration)),
+                Some(Err(error)) => return Some(Err(error.into())),
+                Some(Ok(event)) => event,
+            };
+            match event {
+                GenerationEvent::Started { queued_for, .. } => self.record.started(queued_for),
+                GenerationEvent::PromptLogprobs(chunk) => self.prompt_logprobs.extend(chunk),
+                GenerationEvent::Token { token_id, logprobs } => {
+                    self.record.token();
+                    self.num_generated_tokens += 1;
+                    return Some(Ok(self.text.step(token_id, self.num_generated_tokens, logprobs)));
+                }
+                GenerationEvent::Finished(reason) => return Some(Err(unexpected_end(reason))),
+            }
+        }
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.text.tokenizer
+    }
+
+    pub(crate) fn prompt(&self) -> &EncodedPrompt {
+        &self.prompt
+    }
+
+    /// In position order; whole once the first token is there.
+    pub(crate) fn prompt_logprobs(&self) -> &[PromptLogprob] {
+        &self.prompt_logprobs
+    }
+
+    pub(crate) fn num_prompt_tokens(&self) -> usize {
+        self.prompt.ids.len()
+    }
+
+    pub(crate) fn num_generated_tokens(&self) -> u32 {
+        self.num_generated_tokens
+    }
+
+    /// The seed that the noise came from; `None` for a greedy choice.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        if self.text.sampling.is_greedy() { None } else { self.text.sampling.seed }
+    }
+
+    pub(crate) fn timings(&self) -> Timings {
+        self.record.timings()
+    }
+}
+
+/// The engine ended it before the token that our rules call the last.
+fn unexpected_end(reason: FinishReason) -> ApiError {
+    match reason {
+        FinishReason::StopToken(_) | FinishReason::Length => ApiError::IncompleteGeneration,
+        FinishReason::Deadline => ApiError::Deadline("the request's deadline passed".to_owned()),
+        FinishReason::Failed { kind, message } => ApiError::of_sequence(kind, message),
+        FinishReason::GroupLost => ApiError::Generation("the worker group was lost".to_owned()),
+    }
+}

@@ -1,0 +1,167 @@
+//! `POST /v1/chat/completions`.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::BytesMut;
+use forebay_text::ChatInputs;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::logprobs::ChatLogprobs;
+use super::messages;
+use super::request::{Common, JsonBody, at_most};
+use super::response::{Envelope, Head, Usage, finish_reason};
+use crate::error::{ApiError, Dialect, OpenAiError};
+use crate::fields::{self, Fields};
+use crate::generate::{Job, Prompt, TextGeneration, TextStep, generate};
+use crate::sse::{self, EventWriter, write_data, write_done};
+use crate::state::AppState;
+use crate::telemetry::RequestRecord;
+
+const MAX_TOP_LOGPROBS: u32 = 20;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/v1/chat/completions", post(handler))
+}
+
+async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
+    let mut record = RequestRecord::begin();
+    let (common, job) = record.check(parse(&state, body))?;
+    let with_logprobs = job.logprobs.is_some();
+    let generation = generate(&state, job, record).await?;
+    if common.stream {
+        let head = Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model);
+        let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage };
+        return Ok(sse::response(generation, writer));
+    }
+    let head = Head::new(&state, "chatcmpl", "chat.completion", common.model);
+    Ok(whole(&head, generation, with_logprobs).await?)
+}
+
+fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
+    let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+    let mut common = Common::take(&mut fields, state)?;
+    let inputs = take_inputs(&mut fields)?;
+    let num_top_logprobs = take_logprobs(&mut fields)?;
+    fields.finish(fields::CHAT_FIELDS)?;
+    let job = common.job(Prompt::Chat(Box::new(inputs)), num_top_logprobs);
+    Ok((common, job))
+}
+
+fn take_inputs(fields: &mut Fields) -> Result<ChatInputs, ApiError> {
+    let messages = messages::normalize(fields.require::<Vec<Map<String, Value>>>("messages")?)?;
+    let continues: Option<bool> = fields.take("continue_final_message")?;
+    let opens: Option<bool> = fields.take("add_generation_prompt")?;
+    // If the request says neither, the last message decides; saying one says the other.
+    let continues = continues.unwrap_or_else(|| opens.map_or(messages::ends_with_assistant(&messages), |opens| !opens));
+    let opens = opens.unwrap_or(!continues);
+    if continues && opens {
+        let message = "`continue_final_message` and `add_generation_prompt` must not both be true";
+        return Err(ApiError::validation("continue_final_message", message));
+    }
+    if continues && !messages::ends_with_assistant(&messages) {
+        let message = "`continue_final_message` needs a last message of the assistant";
+        return Err(ApiError::validation("continue_final_message", message));
+    }
+    let kwargs = fields.take("chat_template_kwargs")?.unwrap_or_default();
+    Ok(ChatInputs { messages, tools: None, add_generation_prompt: opens, continue_final_message: continues, kwargs })
+}
+
+/// How many alternatives to each token; `None` if log-probabilities are not asked for at all.
+fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.take("logprobs")?.unwrap_or(false);
+    let num_top = at_most("top_logprobs", fields.take("top_logprobs")?.unwrap_or(0), MAX_TOP_LOGPROBS)?;
+    if num_top > 0 && !wanted {
+        return Err(ApiError::validation("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
+    }
+    Ok(wanted.then_some(num_top))
+}
+
+#[derive(Debug, Serialize)]
+struct Choice {
+    index: u32,
+    message: Message,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct ChunkChoice {
+    index: u32,
+    delta: Message,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+/// The role stands in every delta: `huggingface_hub` needs it there, the others do not mind.
+#[derive(Debug, Serialize)]
+struct Message {
+    role: &'static str,
+    content: String,
+}
+
+impl Message {
+    fn assistant(content: String) -> Self {
+        Self { role: "assistant", content }
+    }
+}
+
+async fn whole(head: &Head, mut generation: TextGeneration, with_logprobs: bool) -> Result<Response, ApiError> {
+    let mut content = String::new();
+    let mut logprobs = with_logprobs.then(ChatLogprobs::default);
+    let mut reason = None;
+    while let Some(step) = generation.next().await {
+        let step = step?;
+        content.push_str(&step.text);
+        if let Some(logprobs) = &mut logprobs {
+            logprobs.push(&step, generation.tokenizer());
+        }
+        reason = step.finish.map(finish_reason);
+    }
+    let choice = Choice { index: 0, message: Message::assistant(content), logprobs, finish_reason: reason };
+    let usage = Some(Usage::of(&generation));
+    Ok(Json(Envelope { head, choices: &[choice], usage }).into_response())
+}
+
+struct ChatWriter {
+    head: Head,
+    with_logprobs: bool,
+    include_usage: bool,
+}
+
+impl ChatWriter {
+    fn write(&self, out: &mut BytesMut, choices: &[ChunkChoice], usage: Option<Usage>) {
+        write_data(out, &Envelope { head: &self.head, choices, usage });
+    }
+}
+
+impl EventWriter for ChatWriter {
+    fn begin(&mut self, out: &mut BytesMut) {
+        let delta = Message::assistant(String::new());
+        self.write(out, &[ChunkChoice { index: 0, delta, logprobs: None, finish_reason: None }], None);
+    }
+
+    fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
+        let reason = step.finish.map(finish_reason);
+        let mut logprobs = self.with_logprobs.then(ChatLogprobs::default);
+        if let Some(logprobs) = &mut logprobs {
+            logprobs.push(&step, generation.tokenizer());
+        }
+        if !step.text.is_empty() || logprobs.is_some() || reason.is_some() {
+            let delta = Message::assistant(step.text);
+            self.write(out, &[ChunkChoice { index: 0, delta, logprobs, finish_reason: reason }], None);
+        }
+        if reason.is_some() {
+            if self.include_usage {
+                self.write(out, &[], Some(Usage::of(generation)));
+            }
+            write_done(out);
+        }
+    }
+
+    fn error(&mut self, error: &ApiError, out: &mut BytesMut) {
+        write_data(out, &error.body(Dialect::OpenAi));
+    }
+}

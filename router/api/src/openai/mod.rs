@@ -1,0 +1,9 @@
+//! OpenAI's routes, by OpenAI's rules: neutral values pass, stops are trimmed, streams end with `[DONE]`.
+
+pub(crate) mod chat_completions;
+pub(crate) mod completions;
+mod logprobs;
+mod messages;
+pub(crate) mod models;
+mod request;
+mod response;

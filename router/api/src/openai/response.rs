@@ -1,0 +1,63 @@
+//! What all of OpenAI's answers share: head, usage, finish reasons.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::generate::{Finish, TextGeneration};
+use crate::state::{AppState, random_u64};
+
+/// The keys before `choices`, equal in every chunk of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Head {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    system_fingerprint: String,
+}
+
+impl Head {
+    pub(crate) fn new(state: &AppState, id_prefix: &str, object: &'static str, model: String) -> Self {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self {
+            id: format!("{id_prefix}-{:016x}{:016x}", random_u64(), random_u64()),
+            object,
+            created,
+            model,
+            system_fingerprint: state.system_fingerprint(),
+        }
+    }
+}
+
+/// An answer or a chunk.
+#[derive(Debug, Serialize)]
+pub(crate) struct Envelope<'a, C> {
+    #[serde(flatten)]
+    pub(crate) head: &'a Head,
+    /// Empty in the chunk that brings `usage`.
+    pub(crate) choices: &'a [C],
+    /// `null` in all chunks but that one.
+    pub(crate) usage: Option<Usage>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the dialect's")]
+pub(crate) struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: u32,
+    total_tokens: usize,
+}
+
+impl Usage {
+    /// Generated tokens up to the stop; what was computed past it is not counted.
+    pub(crate) fn of(generation: &TextGeneration) -> Self {
+        let (prompt_tokens, completion_tokens) = (generation.num_prompt_tokens(), generation.num_generated_tokens());
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens as usize }
+    }
+}
+
+/// An end token on the last allowed place is `stop` here.
+pub(crate) fn finish_reason(finish: Finish) -> &'static str {
+    if finish.end_token || finish.stop_string { "stop" } else { "length" }
+}

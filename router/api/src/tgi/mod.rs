@@ -1,0 +1,9 @@
+//! TGI's own routes, as its clients know them: `huggingface_hub`, `text_generation`, `LangChain`.
+
+pub(crate) mod generate;
+pub(crate) mod generate_stream;
+pub(crate) mod info;
+mod request;
+mod response;
+pub(crate) mod root;
+pub(crate) mod tokenize;

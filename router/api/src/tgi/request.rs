@@ -1,0 +1,195 @@
+//! TGI's request body: its defaults and checks, in its order and words.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::http::HeaderMap;
+use forebay_wire::v1::LogprobsKind;
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, Dialect};
+use crate::fields::{self, Fields};
+use crate::generate::{Job, Prompt, StopText};
+use crate::sampling::{Logprobs, Sampling, native};
+use crate::state::AppState;
+use crate::validation;
+
+/// What a JSON handler is handed.
+pub(crate) type JsonBody = Result<Json<Map<String, Value>>, JsonRejection>;
+
+/// The feature by which a worker says that it can score prompts.
+const PROMPT_LOGPROBS: &str = "prompt_logprobs";
+
+/// A request with its `parameters` not yet looked at.
+#[derive(Debug)]
+pub(crate) struct GenerateRequest {
+    pub(crate) inputs: String,
+    pub(crate) stream: bool,
+    /// `None` and `{}` differ: without parameters TGI samples.
+    parameters: Option<Fields>,
+}
+
+/// What shapes the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) return_full_text: bool,
+    pub(crate) details: bool,
+    pub(crate) decoder_input_details: bool,
+    pub(crate) top_n_tokens: bool,
+}
+
+/// What the route itself decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) streams: bool,
+    /// If the request does not say.
+    pub(crate) return_full_text: bool,
+}
+
+impl GenerateRequest {
+    pub(crate) fn parse(state: &AppState, body: JsonBody) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+        let inputs = fields.require("inputs")?;
+        let stream = fields.take("stream")?.unwrap_or(false);
+        let parameters = fields.take::<Map<String, Value>>("parameters")?;
+        fields.finish(&[fields::NATIVE_BODY])?;
+        Ok(Self { inputs, stream, parameters: parameters.map(|values| Fields::of_object(values, "parameters.")) })
+    }
+
+    /// Checks everything but lengths.
+    pub(crate) fn into_job(self, state: &AppState, route: Route) -> Result<(Job, Options), ApiError> {
+        let samples_by_default = self.parameters.is_none();
+        let mut fields = self.parameters.unwrap_or_else(|| Fields::of_object(Map::new(), "parameters."));
+        let sampling = take_sampling(&mut fields, state, route, samples_by_default)?;
+        let max_new_tokens = fields.take::<u32>("max_new_tokens")?;
+        if max_new_tokens == Some(0) {
+            return Err(ApiError::validation("max_new_tokens", "`max_new_tokens` must be strictly positive"));
+        }
+        let stops = fields.take::<Vec<String>>("stop")?.unwrap_or_default();
+        validation::stop_strings(&stops, state.limits().max_stop_sequences)?;
+        let decoder_input_details = take_decoder_input_details(&mut fields, state, route)?;
+        let num_top = take_top_n_tokens(&mut fields, state)?;
+        let truncate = take_truncate(&mut fields, state)?;
+        let details = fields.take("details")?.unwrap_or(false) || decoder_input_details;
+        let return_full_text = fields.take("return_full_text")?.unwrap_or(route.return_full_text);
+        fields.finish(&[fields::NATIVE_PARAMETERS])?;
+        if self.inputs.is_empty() {
+            return Err(ApiError::validation("inputs", "`inputs` cannot be empty"));
+        }
+        // Every streamed token carries its log-probability; a whole answer only shows them in `details`.
+        let logprobs =
+            (route.streams || details).then_some(Logprobs { kind: LogprobsKind::Processed, num_top, top_ties: true });
+        let job = Job {
+            dialect: Dialect::Native,
+            prompt: Prompt::Text(self.inputs),
+            truncate,
+            max_new_tokens,
+            min_new_tokens: 0,
+            ignore_eos: false,
+            sampling,
+            stops,
+            stop_text: StopText::Keep,
+            logprobs,
+            prompt_logprobs: decoder_input_details,
+        };
+        let options = Options { return_full_text, details, decoder_input_details, top_n_tokens: num_top > 0 };
+        Ok((job, options))
+    }
+}
+
+fn take_sampling(
+    fields: &mut Fields,
+    state: &AppState,
+    route: Route,
+    samples_by_default: bool,
+) -> Result<Sampling, ApiError> {
+    let best_of = fields.take::<u64>("best_of")?;
+    let do_sample = fields.take("do_sample")?.unwrap_or(samples_by_default);
+    let temperature = native::TEMPERATURE.check(fields.take("temperature")?)?;
+    let repetition_penalty = native::REPETITION_PENALTY.check(fields.take("repetition_penalty")?)?;
+    let frequency_penalty = native::FREQUENCY_PENALTY.check(fields.take("frequency_penalty")?)?;
+    let top_k = native::TOP_K.check(fields.take("top_k")?)?;
+    let top_p = native::TOP_P.check(fields.take("top_p")?)?;
+    let typical_p = native::TYPICAL_P.check(fields.take("typical_p")?)?;
+    let seed = fields.take::<u64>("seed")?;
+    let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
+    let samples = do_sample || temperature_samples || top_k.is_some() || top_p.is_some() || typical_p.is_some();
+    check_best_of(best_of, state.limits().max_best_of, samples, seed, route.streams)?;
+    if typical_p.is_some() {
+        return Err(ApiError::not_served("typical_p"));
+    }
+    if frequency_penalty.is_some_and(|value| value != 0.0) {
+        return Err(ApiError::not_served("frequency_penalty"));
+    }
+    Ok(Sampling {
+        temperature: if samples { temperature.unwrap_or(1.0) } else { 0.0 },
+        top_k: top_k.unwrap_or(0.0) as u32,
+        top_p: top_p.unwrap_or(1.0),
+        repetition_penalty: repetition_penalty.unwrap_or(1.0),
+        seed,
+    })
+}
+
+fn check_best_of(
+    best_of: Option<u64>,
+    max_best_of: u64,
+    samples: bool,
+    seed: Option<u64>,
+    streams: bool,
+) -> Result<(), ApiError> {
+    let best_of = best_of.unwrap_or(1);
+    let message = match best_of {
+        1 => return Ok(()),
+        _ if streams => "`best_of` != 1 is not supported when streaming tokens".to_owned(),
+        0 => format!("`best_of` must be > 0 and <= {max_best_of}. Given: 0"),
+        n if n > max_best_of => format!("`best_of` must be > 0 and <= {max_best_of}. Given: {n}"),
+        _ if !samples => "you must use sampling when `best_of` is > 1".to_owned(),
+        _ if seed.is_some() => "`seed` must not be set when `best_of` > 1".to_owned(),
+        _ => return Err(ApiError::not_served("best_of")),
+    };
+    Err(ApiError::validation("best_of", message))
+}
+
+fn take_decoder_input_details(fields: &mut Fields, state: &AppState, route: Route) -> Result<bool, ApiError> {
+    let wanted = fields.take("decoder_input_details")?.unwrap_or(false);
+    if wanted && route.streams {
+        let message = "`decoder_input_details` == true is not supported when streaming tokens";
+        return Err(ApiError::validation("decoder_input_details", message));
+    }
+    if wanted && !state.worker_info()?.features.iter().any(|feature| feature == PROMPT_LOGPROBS) {
+        return Err(ApiError::not_served("decoder_input_details"));
+    }
+    Ok(wanted)
+}
+
+fn take_top_n_tokens(fields: &mut Fields, state: &AppState) -> Result<u32, ApiError> {
+    let max = state.limits().max_top_n_tokens;
+    match fields.take::<u32>("top_n_tokens")?.unwrap_or(0) {
+        n if n > max => {
+            let message = format!("`top_n_tokens` must be >= 0 and <= {max}. Given: {n}");
+            Err(ApiError::validation("top_n_tokens", message))
+        }
+        n => Ok(n),
+    }
+}
+
+fn take_truncate(fields: &mut Fields, state: &AppState) -> Result<Option<u32>, ApiError> {
+    let Some(truncate) = fields.take::<u64>("truncate")? else { return Ok(None) };
+    let max = state.token_limits()?.max_input_tokens;
+    if truncate == 0 || truncate > u64::from(max) {
+        let message = format!("`truncate` must be strictly positive and less than {max}. Given: {truncate}");
+        return Err(ApiError::validation("truncate", message));
+    }
+    Ok(Some(truncate as u32))
+}
+
+/// Headers that both kinds of answers carry.
+pub(crate) fn compute_headers(state: &AppState, num_characters: usize) -> Result<HeaderMap, ApiError> {
+    let info = state.worker_info()?;
+    let mut headers = HeaderMap::new();
+    let compute_type = format!("{}-{}", info.world_size, info.device);
+    if let Ok(value) = compute_type.parse() {
+        headers.insert("x-compute-type", value);
+    }
+    headers.insert("x-compute-characters", num_characters.into());
+    Ok(headers)
+}

@@ -1,0 +1,48 @@
+//! `POST /tokenize`: the prompt's tokens with their byte ranges. Takes the body of `/generate`, of which only `inputs`
+//! matters here.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use forebay_text::ModelText;
+use serde::Serialize;
+
+use super::request::{GenerateRequest, JsonBody};
+use crate::error::{ApiError, Dialect, NativeError};
+use crate::state::AppState;
+use crate::validation;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/tokenize", post(handler))
+}
+
+/// The part of the text that became a token; nothing for a token that the tokenizer added (BOS).
+#[derive(Debug, Serialize)]
+struct SimpleToken {
+    id: u32,
+    text: String,
+    start: usize,
+    stop: usize,
+}
+
+async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Json<Vec<SimpleToken>>, NativeError> {
+    let request = GenerateRequest::parse(&state, body)?;
+    if request.inputs.is_empty() {
+        return Err(ApiError::validation("inputs", "`inputs` cannot be empty").into());
+    }
+    validation::prompt_bytes(Dialect::Native, &request.inputs, state.limits().max_prompt_bytes)?;
+    let text = Arc::clone(&state.model()?.text);
+    Ok(Json(state.on_text_worker(move || tokenize(&text, &request.inputs)).await?))
+}
+
+fn tokenize(text: &ModelText, inputs: &str) -> Result<Vec<SimpleToken>, ApiError> {
+    let encoding = text.tokenizer.encode(inputs, true)?;
+    let tokens = encoding.ids.into_iter().zip(encoding.offsets).map(|(id, range)| {
+        let bytes = inputs.as_bytes().get(range.clone()).unwrap_or_default();
+        // A byte-level token may be half a character.
+        SimpleToken { id, text: String::from_utf8_lossy(bytes).into_owned(), start: range.start, stop: range.end }
+    });
+    Ok(tokens.collect())
+}
