@@ -15,6 +15,8 @@ mod requests;
 mod shards;
 
 pub use error::{EngineError, GroupError};
+/// How a generation ends, and the scheduler's counts; users of the engine need no other of its types.
+pub use forebay_scheduler::{FinishReason, Stats};
 pub use group::{GroupExit, WorkerGroup};
 pub use handle::{
     Engine, EngineConfig, EngineRequest, EngineState, Generation, GenerationEvent, PromptLogprob, TokenLogprobs,
