@@ -7,6 +7,7 @@ mod python;
 mod sources;
 mod strftime;
 
+use std::collections::HashSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
@@ -48,6 +49,7 @@ pub struct ChatInputs {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
+    variables: HashSet<String>,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
@@ -73,8 +75,21 @@ impl ChatTemplate {
         clock: Clock,
     ) -> Result<Self, TextError> {
         let environment = environment::build(source, clock).map_err(|error| template_error(&error))?;
+        let template = environment.get_template(TEMPLATE_NAME).map_err(|error| template_error(&error))?;
+        let variables = template.undeclared_variables(false);
         let token = |name: Option<&str>| name.map(str::to_owned);
-        Ok(Self { environment, source: source.to_owned(), bos_token: token(bos_token), eos_token: token(eos_token) })
+        Ok(Self {
+            environment,
+            source: source.to_owned(),
+            variables,
+            bos_token: token(bos_token),
+            eos_token: token(eos_token),
+        })
+    }
+
+    /// Whether the template reads this variable (`tools`, say, or one that `chat_template_kwargs` may set).
+    pub fn uses(&self, variable: &str) -> bool {
+        self.variables.contains(variable)
     }
 
     /// Renders; bounded in time by fuel and in size.

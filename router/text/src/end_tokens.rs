@@ -38,6 +38,11 @@ const HARMONY_TURN_END: &str = "<|return|>";
 const HARMONY_CALL: &str = "<|call|>";
 const HARMONY_MESSAGE_END: &str = "<|end|>";
 
+/// Whether a token of this name ends turns wherever it occurs.
+pub(crate) fn is_turn_end(name: &str) -> bool {
+    TURN_ENDS.contains(&name)
+}
+
 /// Collects the ids.
 #[derive(Debug)]
 pub(crate) struct EndTokens<'t> {

@@ -18,7 +18,7 @@ pub enum TextError {
         reason: String,
     },
     /// A tokenizer kind that is not built yet.
-    #[error("`{}`: {what} `{name}` is not supported; pass a folder with another `tokenizer.json`", path.display())]
+    #[error("`{}`: {what} `{name}` is not supported; pass a folder that holds a supported `tokenizer.json`", path.display())]
     Unsupported {
         /// Which file.
         path: PathBuf,

@@ -1,13 +1,16 @@
 //! Python's ways that templates count on: its JSON, its floats, its string methods.
 
-use std::fmt::Write;
-
 use minijinja::value::{Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 use serde_json::Value as Json;
 
 use super::adapt::REVERSED;
+
+/// Deeper than any request's JSON can be (`serde_json` stops at 128).
+const MAX_JSON_DEPTH: usize = 200;
+/// Values in one `tojson`; thousands of tools or messages have fewer.
+const MAX_JSON_VALUES: usize = 100_000;
 
 /// A value as a template sees it.
 pub(super) fn from_json(json: &Json) -> Value {
@@ -89,30 +92,43 @@ impl JsonStyle {
     }
 
     pub(super) fn dumps(&self, value: &Value) -> Result<String, Error> {
-        let mut output = String::new();
-        self.write(value, 0, &mut output)?;
-        Ok(output)
+        let mut writer = JsonWriter { style: self, output: String::new(), values_left: MAX_JSON_VALUES };
+        writer.write(value, 0)?;
+        Ok(writer.output)
     }
+}
 
-    fn write(&self, value: &Value, depth: usize, output: &mut String) -> Result<(), Error> {
+/// One `json.dumps` under way. Values may share parts, so that a small one is a huge tree: it is bounded as it goes.
+struct JsonWriter<'s> {
+    style: &'s JsonStyle,
+    output: String,
+    values_left: usize,
+}
+
+impl JsonWriter<'_> {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        self.values_left = self.values_left.checked_sub(1).filter(|_| depth <= MAX_JSON_DEPTH).ok_or_else(|| {
+            let reason = format!("tojson: more than {MAX_JSON_VALUES} values, or more than {MAX_JSON_DEPTH} deep");
+            Error::new(ErrorKind::BadSerialization, reason)
+        })?;
         match value.kind() {
-            ValueKind::None => output.push_str("null"),
-            ValueKind::Bool => output.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => output.push_str(&json_number(value)),
-            ValueKind::String => self.write_string(value.as_str().unwrap_or_default(), output),
+            ValueKind::None => self.output.push_str("null"),
+            ValueKind::Bool => self.output.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.output.push_str(&json_number(value)),
+            ValueKind::String => self.write_string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
-                let items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
-                self.write_items("[]", &items, depth, output, |item, output| self.write(item, depth + 1, output))?;
+                let items = self.bounded_items(value)?;
+                self.write_items("[]", &items, depth, |writer, item| writer.write(item, depth + 1))?;
             }
             ValueKind::Map => {
-                let mut keys = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
-                if self.sort_keys {
+                let mut keys = self.bounded_items(value)?;
+                if self.style.sort_keys {
                     keys.sort_unstable();
                 }
-                self.write_items("{}", &keys, depth, output, |key, output| {
-                    self.write_string(&json_key(key)?, output);
-                    output.push_str(&self.key_separator);
-                    self.write(&value.get_item(key)?, depth + 1, output)
+                self.write_items("{}", &keys, depth, |writer, key| {
+                    writer.write_string(&json_key(key)?);
+                    writer.output.push_str(&writer.style.key_separator);
+                    writer.write(&value.get_item(key)?, depth + 1)
                 })?;
             }
             kind => {
@@ -123,59 +139,63 @@ impl JsonStyle {
         Ok(())
     }
 
+    /// Items of a list or keys of a map; those beyond the bound are an error when it comes to them.
+    fn bounded_items(&self, value: &Value) -> Result<Vec<Value>, Error> {
+        value.try_iter()?.checked().take(self.values_left.saturating_add(1)).collect()
+    }
+
     fn write_items(
-        &self,
+        &mut self,
         brackets: &str,
         items: &[Value],
         depth: usize,
-        output: &mut String,
-        write: impl Fn(&Value, &mut String) -> Result<(), Error>,
+        write: impl Fn(&mut Self, &Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if items.is_empty() {
-            output.push_str(brackets);
+            self.output.push_str(brackets);
             return Ok(());
         }
-        output.push_str(&brackets[..1]);
+        self.output.push_str(&brackets[..1]);
         for (index, item) in items.iter().enumerate() {
             if index > 0 {
-                output.push_str(&self.item_separator);
+                self.output.push_str(&self.style.item_separator);
             }
-            self.new_line(depth + 1, output);
-            write(item, output)?;
+            self.new_line(depth + 1);
+            write(self, item)?;
         }
-        self.new_line(depth, output);
-        output.push_str(&brackets[1..]);
+        self.new_line(depth);
+        self.output.push_str(&brackets[1..]);
         Ok(())
     }
 
-    fn new_line(&self, depth: usize, output: &mut String) {
-        if let Some(indent) = &self.indent {
-            output.push('\n');
-            (0..depth).for_each(|_| output.push_str(indent));
+    fn new_line(&mut self, depth: usize) {
+        if let Some(indent) = &self.style.indent {
+            self.output.push('\n');
+            self.output.extend(std::iter::repeat_n(indent.as_str(), depth));
         }
     }
 
-    fn write_string(&self, text: &str, output: &mut String) {
-        output.push('"');
+    fn write_string(&mut self, text: &str) {
+        self.output.push('"');
         for c in text.chars() {
             match c {
-                '"' => output.push_str("\\\""),
-                '\\' => output.push_str("\\\\"),
-                '\n' => output.push_str("\\n"),
-                '\r' => output.push_str("\\r"),
-                '\t' => output.push_str("\\t"),
-                '\u{8}' => output.push_str("\\b"),
-                '\u{c}' => output.push_str("\\f"),
-                c if c < ' ' || (self.ensure_ascii && !c.is_ascii()) || (self.ensure_ascii && c == '\u{7f}') => {
+                '"' => self.output.push_str("\\\""),
+                '\\' => self.output.push_str("\\\\"),
+                '\n' => self.output.push_str("\\n"),
+                '\r' => self.output.push_str("\\r"),
+                '\t' => self.output.push_str("\\t"),
+                '\u{8}' => self.output.push_str("\\b"),
+                '\u{c}' => self.output.push_str("\\f"),
+                c if c < ' ' || (self.style.ensure_ascii && !(' '..='~').contains(&c)) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
-                        // Writing to a string cannot fail.
-                        let _infallible = write!(output, "\\u{unit:04x}");
+                        let escape = format!("\\u{unit:04x}");
+                        self.output.push_str(&escape);
                     }
                 }
-                c => output.push(c),
+                c => self.output.push(c),
             }
         }
-        output.push('"');
+        self.output.push('"');
     }
 }
 

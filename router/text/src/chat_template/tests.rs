@@ -50,6 +50,14 @@ fn a_missing_variable_is_named() {
 }
 
 #[test]
+fn a_template_tells_which_variables_it_reads() {
+    let source = "{% for m in messages %}{% set tool = m %}{{ tool.x }}{{ enable_thinking }}{% endfor %}";
+    let template = ChatTemplate::compile(source, None, None).unwrap();
+    assert!(template.uses("messages") && template.uses("enable_thinking"));
+    assert!(!template.uses("tools") && !template.uses("tool"));
+}
+
+#[test]
 fn a_final_message_that_the_template_drops_cannot_be_continued() {
     let mut inputs = inputs(&json!([{"role": "assistant", "content": "half"}]));
     inputs.continue_final_message = true;
@@ -74,6 +82,15 @@ fn hostile_templates_end_in_an_error_soon() {
         ("much output", "{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}"),
         ("much raw output", &format!("{{% for i in range(99999) %}}{}{{% endfor %}}", "a".repeat(1000))),
         ("a wide indent", "{{ [[[1]]] | tojson(indent=10**9) }}"),
+        (
+            "a tree of references",
+            "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}\
+          {{ ns.x | tojson }}",
+        ),
+        (
+            "a deep list",
+            "{% set ns = namespace(x=[]) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        ),
         ("a big power", "{{ 10 ** 10 ** 10 }}"),
         ("deep nesting", &format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000))),
         ("an include", "{% include '/etc/passwd' %}"),

@@ -14,10 +14,12 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 use super::decoder::TokenDecoder;
 use super::pieces::Pieces;
 use super::{Tokenizer, byte_level};
+use crate::end_tokens::is_turn_end;
 use crate::error::TextError;
 use crate::gguf::Metadata;
 
 /// `tokenizer.ggml.token_type`.
+const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
@@ -133,8 +135,10 @@ impl<'m> Vocab<'m> {
         Ok(Self { tokens, types })
     }
 
+    /// The token's type. Files that call `<|im_end|>` and its like ordinary are mended, as llama.cpp mends them.
     fn kind(&self, index: usize) -> i64 {
-        self.types.get(index).copied().unwrap_or(1)
+        let kind = self.types.get(index).copied().unwrap_or(NORMAL);
+        if matches!(kind, NORMAL | USER_DEFINED) && is_turn_end(&self.tokens[index]) { CONTROL } else { kind }
     }
 
     fn is_special(&self, index: usize) -> bool {

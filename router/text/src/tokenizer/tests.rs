@@ -105,6 +105,19 @@ fn the_header_decides_about_beginning_and_end_tokens() {
 }
 
 #[test]
+fn a_turn_end_that_a_header_calls_ordinary_is_special_all_the_same() {
+    let tokens: Vec<String> = ["<", "|", "a", "<|im_end|>"].map(str::to_owned).to_vec();
+    let writer = GgufWriter::new()
+        .string("tokenizer.ggml.model", "gpt2")
+        .string("tokenizer.ggml.pre", "gpt-2")
+        .strings("tokenizer.ggml.tokens", &tokens)
+        .i32s("tokenizer.ggml.token_type", &[1, 1, 1, 4]);
+    let tokenizer = gguf(&writer).unwrap();
+    assert_eq!(tokenizer.encode_ids("a<|im_end|>a", false).unwrap(), [2, 3, 2]);
+    assert!(tokenizer.is_special(3));
+}
+
+#[test]
 fn user_defined_tokens_are_found_in_text_and_are_not_special() {
     let tokenizer = gguf(&GgufWriter::tiny("smollm")).unwrap();
     assert_eq!(texts(&tokenizer, "Hello<tool call>Hello"), ["Hello", "<tool call>", "Hello"]);
@@ -234,7 +247,7 @@ fn hostile_texts_take_time_in_proportion_to_their_length() {
     for pre in ["smollm", "llama-bpe"] {
         let tokenizer = gguf(&GgufWriter::tiny(pre)).unwrap();
         for unit in ["a", " ", "\n", "😀", "1", "!", "a ", "\u{4}"] {
-            let text = unit.repeat((1 << 18) / unit.len());
+            let text = unit.repeat((1 << 17) / unit.len());
             let start = Instant::now();
             let ids = tokenizer.encode_ids(&text, true).unwrap();
             let decoded = tokenizer.decode(&ids, true);
