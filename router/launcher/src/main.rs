@@ -1,4 +1,117 @@
-//! The forebay binary: arguments, workers, engine, HTTP, shutdown.
+//! The forebay binary: arguments, workers, engine, HTTP, shutdown. The composition root: the only crate that knows
+//! all others, and the only one that reads the environment.
+//!
+//! Exit codes: 0 after a signal or when done, 2 when the command line or the model is refused, 1 for everything else.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod compatibility;
+mod http;
+mod logging;
+mod model_source;
+mod process;
+mod python;
+mod relay;
+mod run_folder;
+mod secret;
+mod serve;
+mod settings;
+mod shutdown;
+mod workers;
+
+#[cfg(test)]
+mod cli_reference;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use args::{Command, DownloadArgs, ServeArgs};
+use model_source::ModelSource;
+use process::Spawner;
+use serve::ServeError;
+use settings::Settings;
+
+/// The command line or the model is refused.
+const REFUSED: u8 = 2;
+/// Anything else went wrong.
+const FAILED: u8 = 1;
+/// How long threads that are still busy, with a tokenizer say, may hold up the end.
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let cli = match args::parse(std::env::args_os().collect(), std::env::var_os("HOSTNAME").as_deref()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version count as errors of exit code 0. Nobody is left to tell if the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve_command(&args),
+        Command::Download(args) => download_command(args),
+        Command::ExecChild(args) => fail(FAILED, &process::exec_child(&args)),
+    }
+}
+
+fn serve_command(args: &ServeArgs) -> ExitCode {
+    if let Err(error) = logging::start(&args.logs) {
+        return fail(REFUSED, &format!("`--log-level` is `{}`: {error}", args.logs.log_level));
+    }
+    let settings = match Settings::from_args(args, std::env::var_os("PATH")) {
+        Ok(settings) => settings,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(REFUSED);
+        }
+    };
+    if args.logs.env {
+        logging::log_environment();
+    }
+    for remark in &settings.without_effect {
+        tracing::warn!("`{}` has no effect: {}", remark.flag, remark.why);
+    }
+    match in_runtime(serve::serve(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn download_command(args: DownloadArgs) -> ExitCode {
+    let downloaded = in_runtime(async {
+        let spawner = Spawner::start().map_err(|error| ServeError::System { what: "cannot start a thread", error })?;
+        let python = python::find(args.python.as_deref(), std::env::var_os("PATH").as_deref())?;
+        Ok(ModelSource::from(args).download(&spawner, &python).await?)
+    });
+    match downloaded {
+        Ok(answer) => match std::io::stdout().write_all(&answer) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, &format!("cannot write to standard output: {error}")),
+        },
+        Err(error) => fail(exit_code(&error), &error.to_string()),
+    }
+}
+
+fn exit_code(error: &ServeError) -> u8 {
+    if error.is_refusal() { REFUSED } else { FAILED }
+}
+
+/// Says why on standard error, where there is no log.
+fn fail(code: u8, message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(code)
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, ServeError>>) -> Result<T, ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::System { what: "cannot start threads", error })?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    result
+}

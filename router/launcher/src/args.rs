@@ -1,0 +1,375 @@
+//! Every flag, once: the doc comment is the help text and the line in `docs/reference/cli.md`.
+//!
+//! Flags that Text Generation Inference has keep its names, defaults and environment variables (the name in
+//! upper case); flags of our own have variables that begin with `FOREBAY_`. What a flag means is decided in
+//! `settings.rs`; which are refused or without effect, in `compatibility.rs`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::secret::Secret;
+
+/// An inference server for language models.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// `serve` is meant when the first argument is a flag or absent.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a model over HTTP (the default when the first argument is a flag or absent).
+    Serve(Box<ServeArgs>),
+    /// Fetch a model's files into the cache and print where they lie.
+    Download(DownloadArgs),
+    /// Become another program that dies with its parent; how the server starts its children.
+    #[command(name = crate::process::EXEC_CHILD, hide = true)]
+    ExecChild(ExecChildArgs),
+}
+
+/// Flags of `serve`, by the heading under which the help shows them.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) workers: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) schedule: ScheduleArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(flatten)]
+    pub(crate) moot: MootArgs,
+    #[command(flatten)]
+    pub(crate) unbuilt: UnbuiltArgs,
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// The model, as `--model-id` names it.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// A model id on the Hugging Face hub, a folder with `config.json` and safetensors, or a `.gguf` file. Without
+    /// it the bundled SmolLM2-135M-Instruct is served.
+    #[arg(long, env)]
+    pub(crate) model_id: Option<String>,
+    /// The branch, tag or commit of a model on the hub.
+    #[arg(long, env)]
+    pub(crate) revision: Option<String>,
+    /// A `tokenizer_config.json` to use instead of the model's own; its chat template too.
+    #[arg(long, env, value_name = "PATH")]
+    pub(crate) tokenizer_config_path: Option<PathBuf>,
+    /// Where hub downloads are kept; the hub library's own default otherwise.
+    #[arg(long, env, value_name = "DIR")]
+    pub(crate) huggingface_hub_cache: Option<PathBuf>,
+    /// Where downloads are kept, instead of the hub cache.
+    #[arg(long, env, value_name = "DIR")]
+    pub(crate) weights_cache_override: Option<PathBuf>,
+}
+
+/// The Python processes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Workers")]
+pub(crate) struct WorkerArgs {
+    /// Whether to shard the model; `true` needs `--num-shard`.
+    #[arg(long, env, value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    pub(crate) sharded: Option<bool>,
+    /// Processes that share the model by tensor parallelism. 1 if not given.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) num_shard: Option<u32>,
+    /// Type of the activations (and of weights that are not quantized). The checkpoint's own if not given; float32
+    /// for a GGUF file on CPU.
+    #[arg(long, env, value_parser = ["float16", "bfloat16", "float32"])]
+    pub(crate) dtype: Option<String>,
+    /// Type of the KV cache; float16 beside quantized weights, else `--dtype`, if not given. The fp8 types are not
+    /// built yet and refused.
+    #[arg(long, env, value_parser = ["float16", "bfloat16", "float32", "fp8_e4m3fn", "fp8_e5m2"])]
+    pub(crate) kv_cache_dtype: Option<String>,
+    /// Where the model runs.
+    #[arg(long, env = "FOREBAY_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
+    pub(crate) device: String,
+    /// The attention backend: `paged` is the kernel, `sdpa` the reference in torch.
+    #[arg(long, env = "FOREBAY_ATTENTION", default_value = "auto", value_parser = ["auto", "paged", "sdpa"])]
+    pub(crate) attention: String,
+    /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
+    #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
+    pub(crate) python: Option<PathBuf>,
+    /// Threads of each worker; the cores available divided by the shards if not given.
+    #[arg(long, env = "FOREBAY_NUM_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) num_threads: Option<u32>,
+    /// Seconds that a model may take to load.
+    #[arg(long, env = "FOREBAY_START_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) start_timeout: u64,
+    /// Seconds that one step may take before the workers count as hung.
+    #[arg(long, env = "FOREBAY_STEP_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) step_timeout: u64,
+}
+
+/// What clients may ask for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Requests that may wait or run at once; further ones are answered 429.
+    #[arg(long, env, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_concurrent_requests: u32,
+    /// Prompt tokens that may wait in all; further requests are answered 429.
+    #[arg(long, env = "FOREBAY_MAX_QUEUED_TOKENS", value_name = "N", default_value_t = 4_194_304)]
+    pub(crate) max_queued_tokens: u64,
+    /// Largest `best_of` of a request.
+    #[arg(long, env, value_name = "N", default_value_t = 2)]
+    pub(crate) max_best_of: u32,
+    /// Stop strings that a request may give.
+    #[arg(long, env, value_name = "N", default_value_t = 4)]
+    pub(crate) max_stop_sequences: u32,
+    /// Alternatives a token for which a request may ask (`top_n_tokens`).
+    #[arg(long, env, value_name = "N", default_value_t = 5)]
+    pub(crate) max_top_n_tokens: u32,
+    /// Longest prompt in tokens; `--max-total-tokens` less one if not given.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_input_tokens: Option<u32>,
+    /// The older name of `--max-input-tokens`; giving both is an error.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_input_length: Option<u32>,
+    /// Longest sequence in tokens, prompt and answer. What the model and the KV cache allow if not given, and never
+    /// more than that.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) max_total_tokens: Option<u32>,
+    /// Prompts in one `/v1/completions` request.
+    #[arg(long, env, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_client_batch_size: u32,
+    /// Largest request body in bytes.
+    #[arg(long, env, value_name = "BYTES", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) payload_limit: u64,
+    /// Threads that tokenize prompts.
+    #[arg(long, env, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) validation_workers: u32,
+}
+
+/// How steps are made up and where KV lies.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Schedule and KV cache")]
+pub(crate) struct ScheduleArgs {
+    /// Tokens that one step may compute; longer prompts are computed in chunks.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_batch_prefill_tokens: Option<u32>,
+    /// Sequences that may run at once.
+    #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_batch_size: Option<u32>,
+    /// Steps sent ahead of the one whose result is awaited.
+    #[arg(long, env = "FOREBAY_RUN_AHEAD", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=3))]
+    pub(crate) run_ahead: u32,
+    /// Tokens a block of KV cache.
+    #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) block_size: u32,
+    /// Bytes of KV cache of each shard, as `1073741824` or `1GiB`. 40% of the memory available or room for 32 sequences
+    /// of full length, whichever is less, if not given.
+    #[arg(long, env = "FOREBAY_KV_CACHE_BYTES", value_name = "BYTES", value_parser = crate::settings::parse_bytes, conflicts_with = "kv_cache_tokens")]
+    pub(crate) kv_cache_bytes: Option<u64>,
+    /// Size of the KV cache in tokens, instead of bytes.
+    #[arg(long, env = "FOREBAY_KV_CACHE_TOKENS", value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) kv_cache_tokens: Option<u64>,
+}
+
+/// The listener.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpArgs {
+    /// The address to listen on. The variable counts only when it holds an address: container runtimes set it to
+    /// the container's name.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub(crate) hostname: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    #[arg(long, short, env, default_value_t = 3000)]
+    pub(crate) port: u16,
+    /// An origin that browsers may call from, several separated by commas; any if not given.
+    #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',')]
+    pub(crate) cors_allow_origin: Option<Vec<String>>,
+    /// The key that clients must send as `Authorization: Bearer KEY`. Prefer the variable or `--api-key-file`: a
+    /// command line can be read by every user of the machine.
+    #[arg(long, env, value_name = "KEY", hide_env_values = true, conflicts_with = "api_key_file")]
+    pub(crate) api_key: Option<Secret>,
+    /// A file that holds the key, or several, one a line.
+    #[arg(long, env = "FOREBAY_API_KEY_FILE", value_name = "PATH")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Connections open at once; further ones wait to be accepted.
+    #[arg(long, env = "FOREBAY_MAX_CONNECTIONS", value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
+    /// Seconds that running requests have to finish after SIGTERM or SIGINT; a second signal ends them at once.
+    #[arg(long, short = 'g', env, value_name = "SECONDS", default_value_t = 90)]
+    pub(crate) graceful_termination_timeout: u64,
+}
+
+/// What is written where.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub(crate) struct LogArgs {
+    /// Write logs as JSON lines. Logs go to standard error.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) json_output: bool,
+    /// What is logged: a level, or levels by module as in `info,forebay_scheduler=debug`.
+    #[arg(long, env, value_name = "LEVELS", default_value = "info")]
+    pub(crate) log_level: String,
+    /// Log the machine and the build at the start.
+    #[arg(long, short = 'e', env, value_parser = BoolishValueParser::new())]
+    pub(crate) env: bool,
+}
+
+/// Settings of TGI whose purpose is met without them. Accepted; the start of the log says why each does nothing.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Accepted for compatibility, without effect")]
+pub(crate) struct MootArgs {
+    /// When waiting requests may join: at every step here.
+    #[arg(long, env, value_name = "RATIO")]
+    pub(crate) waiting_served_ratio: Option<f32>,
+    /// When waiting requests may join: at every step here.
+    #[arg(long, env, value_name = "N")]
+    pub(crate) max_waiting_tokens: Option<u64>,
+    /// Tokens in a batch: bounded by the KV cache here (`--kv-cache-bytes`, `--kv-cache-tokens`).
+    #[arg(long, env, value_name = "N")]
+    pub(crate) max_batch_total_tokens: Option<u64>,
+    /// Batch sizes to capture: there are no CUDA graphs on this device.
+    #[arg(long, env, value_name = "SIZES", value_delimiter = ',')]
+    pub(crate) cuda_graphs: Option<Vec<u32>>,
+    /// The sockets' folder: made anew for every run here, readable by its owner alone.
+    #[arg(long, env, value_name = "PATH")]
+    pub(crate) shard_uds_path: Option<PathBuf>,
+    /// Where shards meet: in a file of the run's own folder here.
+    #[arg(long, env, value_name = "ADDRESS")]
+    pub(crate) master_addr: Option<String>,
+    /// Where shards meet: in a file of the run's own folder here.
+    #[arg(long, env, value_name = "PORT")]
+    pub(crate) master_port: Option<u16>,
+    /// A port for metrics: they are at `/metrics` of the main port.
+    #[arg(long, env, value_name = "PORT")]
+    pub(crate) prometheus_port: Option<u16>,
+    /// Log-probabilities of prompts: always available here.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) enable_prefill_logprobs: bool,
+    /// Switches grammars off: they are not built yet here.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) disable_grammar_support: bool,
+    /// Usage statistics: none are ever sent from here.
+    #[arg(long, env, value_parser = ["on", "no-stack", "off"])]
+    pub(crate) usage_stats: Option<String>,
+}
+
+/// Settings of TGI whose feature does not exist here (yet). Setting one is an error that names it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Not built yet: refused when set")]
+pub(crate) struct UnbuiltArgs {
+    /// Quantize while loading. Files that are quantized already need no flag.
+    #[arg(long, env, value_name = "METHOD")]
+    pub(crate) quantize: Option<String>,
+    /// Speculative decoding.
+    #[arg(long, env, value_name = "N")]
+    pub(crate) speculate: Option<usize>,
+    /// Run code that comes with a model.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) trust_remote_code: bool,
+    /// Avoid custom kernels; `--attention sdpa` avoids the one for attention.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) disable_custom_kernels: bool,
+    /// Share of the GPU's memory to use.
+    #[arg(long, env, value_name = "FRACTION")]
+    pub(crate) cuda_memory_fraction: Option<f32>,
+    /// Stretch rotary embeddings.
+    #[arg(long, env, value_name = "KIND")]
+    pub(crate) rope_scaling: Option<String>,
+    /// Stretch rotary embeddings by this factor.
+    #[arg(long, env, value_name = "FACTOR")]
+    pub(crate) rope_factor: Option<f32>,
+    /// `LoRA` adapters to load.
+    #[arg(long, env, value_name = "ADAPTERS")]
+    pub(crate) lora_adapters: Option<String>,
+    /// Traces by OpenTelemetry.
+    #[arg(long, env, value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// The service's name in traces.
+    #[arg(long, env, value_name = "NAME")]
+    pub(crate) otlp_service_name: Option<String>,
+    /// Strength of watermarks: the share of green tokens.
+    #[arg(long, env, value_name = "GAMMA")]
+    pub(crate) watermark_gamma: Option<f32>,
+    /// Strength of watermarks: what green tokens gain.
+    #[arg(long, env, value_name = "DELTA")]
+    pub(crate) watermark_delta: Option<f32>,
+    /// A public address through ngrok.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) ngrok: bool,
+    /// The token for ngrok.
+    #[arg(long, env, value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) ngrok_authtoken: Option<Secret>,
+    /// The edge for ngrok.
+    #[arg(long, env, value_name = "EDGE")]
+    pub(crate) ngrok_edge: Option<String>,
+}
+
+/// Flags of `download`.
+#[derive(Debug, Args)]
+pub(crate) struct DownloadArgs {
+    /// A model id on the hub; the bundled default if not given.
+    #[arg(env = "MODEL_ID", value_name = "MODEL")]
+    pub(crate) model_id: Option<String>,
+    /// The branch, tag or commit.
+    #[arg(long, env)]
+    pub(crate) revision: Option<String>,
+    /// Where hub downloads are kept; the hub library's own default otherwise.
+    #[arg(long, env, value_name = "DIR")]
+    pub(crate) huggingface_hub_cache: Option<PathBuf>,
+    /// Where downloads are kept, instead of the hub cache.
+    #[arg(long, env, value_name = "DIR")]
+    pub(crate) weights_cache_override: Option<PathBuf>,
+    /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
+    #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
+    pub(crate) python: Option<PathBuf>,
+}
+
+/// Arguments of the hidden command.
+#[derive(Debug, Args)]
+pub(crate) struct ExecChildArgs {
+    /// Who must still be the parent.
+    #[arg(long)]
+    pub(crate) parent: i32,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// Parses a command line whose first word is the program's name. `hostname` is the variable of that name.
+pub(crate) fn parse(mut argv: Vec<std::ffi::OsString>, hostname: Option<&std::ffi::OsStr>) -> Result<Cli, clap::Error> {
+    if means_serve(argv.get(1).and_then(|word| word.to_str())) {
+        argv.insert(1.min(argv.len()), "serve".into());
+    }
+    let matches = command(hostname).try_get_matches_from(argv)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// TGI's launcher has no subcommands: a command line that begins with a flag of `serve` is one of its.
+fn means_serve(first: Option<&str>) -> bool {
+    first.is_none_or(|word| word.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&word))
+}
+
+/// The whole command line; the variable `HOSTNAME` is left out when it holds no address.
+pub(crate) fn command(hostname: Option<&std::ffi::OsStr>) -> clap::Command {
+    let is_address = hostname.and_then(std::ffi::OsStr::to_str).is_some_and(|name| name.parse::<IpAddr>().is_ok());
+    let command = Cli::command();
+    if hostname.is_none() || is_address {
+        return command;
+    }
+    command.mut_subcommand("serve", |serve| serve.mut_arg("hostname", |arg| arg.env(None::<&'static str>)))
+}
+
+#[cfg(test)]
+mod tests;

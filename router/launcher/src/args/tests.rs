@@ -1,0 +1,189 @@
+use std::ffi::OsString;
+
+use super::*;
+
+fn serve_args(words: &[&str]) -> ServeArgs {
+    match parse_words(words).unwrap().command {
+        Command::Serve(args) => *args,
+        other => panic!("expected serve, got {other:?}"),
+    }
+}
+
+fn parse_words(words: &[&str]) -> Result<Cli, clap::Error> {
+    let argv = std::iter::once("forebay").chain(words.iter().copied()).map(OsString::from).collect();
+    parse(argv, None)
+}
+
+#[test]
+fn the_declaration_is_sound() {
+    command(None).debug_assert();
+}
+
+#[test]
+fn a_tgi_command_line_starts_unchanged() {
+    let args = serve_args(&[
+        "--model-id",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "--revision",
+        "main",
+        "--num-shard",
+        "2",
+        "--sharded",
+        "true",
+        "-p",
+        "8080",
+        "--hostname",
+        "127.0.0.1",
+        "--max-concurrent-requests",
+        "256",
+        "--max-input-tokens",
+        "1024",
+        "--max-total-tokens",
+        "2048",
+        "--max-batch-prefill-tokens",
+        "4096",
+        "--dtype",
+        "bfloat16",
+        "--waiting-served-ratio",
+        "1.2",
+        "--max-waiting-tokens",
+        "20",
+        "--cuda-graphs",
+        "1,2,4",
+        "--json-output",
+        "--validation-workers",
+        "4",
+        "-g",
+        "30",
+        "--usage-stats",
+        "off",
+        "--master-port",
+        "29501",
+    ]);
+    assert_eq!(args.model.model_id.as_deref(), Some("HuggingFaceTB/SmolLM2-135M-Instruct"));
+    assert_eq!(args.workers.num_shard, Some(2));
+    assert_eq!(args.http.port, 8080);
+    assert_eq!(args.limits.max_total_tokens, Some(2048));
+    assert_eq!(args.moot.cuda_graphs, Some(vec![1, 2, 4]));
+    assert_eq!(args.http.graceful_termination_timeout, 30);
+    assert!(args.logs.json_output);
+}
+
+#[test]
+fn an_empty_command_line_serves_the_default_with_tgis_defaults() {
+    let args = serve_args(&[]);
+    assert_eq!((args.model.model, args.model.model_id), (None, None));
+    assert_eq!((args.http.hostname.to_string(), args.http.port), ("0.0.0.0".to_owned(), 3000));
+    assert_eq!((args.limits.max_concurrent_requests, args.limits.max_best_of), (128, 2));
+    assert_eq!((args.limits.max_stop_sequences, args.limits.max_top_n_tokens), (4, 5));
+    assert_eq!((args.limits.max_client_batch_size, args.limits.payload_limit), (4, 2_000_000));
+}
+
+#[test]
+fn a_subcommand_is_needed_only_where_the_first_word_is_no_flag() {
+    assert_eq!(serve_args(&["serve", "some/model"]).model.model.as_deref(), Some("some/model"));
+    assert!(matches!(parse_words(&["download", "some/model"]).unwrap().command, Command::Download(_)));
+    assert!(parse_words(&["some/model"]).is_err());
+    for word in ["--help", "-h", "--version", "-V"] {
+        assert_eq!(parse_words(&[word]).unwrap_err().exit_code(), 0, "{word}");
+    }
+}
+
+#[test]
+fn every_flag_of_tgi_is_known() {
+    let flags = [
+        "model-id",
+        "revision",
+        "validation-workers",
+        "sharded",
+        "num-shard",
+        "quantize",
+        "speculate",
+        "dtype",
+        "kv-cache-dtype",
+        "trust-remote-code",
+        "max-concurrent-requests",
+        "max-best-of",
+        "max-stop-sequences",
+        "max-top-n-tokens",
+        "max-input-tokens",
+        "max-input-length",
+        "max-total-tokens",
+        "waiting-served-ratio",
+        "max-batch-prefill-tokens",
+        "max-batch-total-tokens",
+        "max-waiting-tokens",
+        "max-batch-size",
+        "cuda-graphs",
+        "hostname",
+        "port",
+        "prometheus-port",
+        "shard-uds-path",
+        "master-addr",
+        "master-port",
+        "huggingface-hub-cache",
+        "weights-cache-override",
+        "disable-custom-kernels",
+        "cuda-memory-fraction",
+        "rope-scaling",
+        "rope-factor",
+        "json-output",
+        "otlp-endpoint",
+        "otlp-service-name",
+        "cors-allow-origin",
+        "api-key",
+        "watermark-gamma",
+        "watermark-delta",
+        "ngrok",
+        "ngrok-authtoken",
+        "ngrok-edge",
+        "tokenizer-config-path",
+        "disable-grammar-support",
+        "env",
+        "max-client-batch-size",
+        "lora-adapters",
+        "usage-stats",
+        "payload-limit",
+        "enable-prefill-logprobs",
+        "graceful-termination-timeout",
+    ];
+    let command = command(None);
+    let serve = command.find_subcommand("serve").unwrap();
+    for flag in flags {
+        let arg = serve.get_arguments().find(|arg| arg.get_long() == Some(flag));
+        let arg = arg.unwrap_or_else(|| panic!("--{flag} is not declared"));
+        let variable = flag.replace('-', "_").to_uppercase();
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{flag}");
+    }
+}
+
+#[test]
+fn flags_of_our_own_have_variables_with_our_name() {
+    let command = command(None);
+    let serve = command.find_subcommand("serve").unwrap();
+    for flag in ["python", "run-ahead", "block-size", "kv-cache-bytes", "attention", "device", "step-timeout"] {
+        let arg = serve.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
+        let variable = format!("FOREBAY_{}", flag.replace('-', "_").to_uppercase());
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{flag}");
+    }
+}
+
+#[test]
+fn the_hostname_variable_counts_only_when_it_holds_an_address() {
+    let reads_it = |value: &str| {
+        let command = command(Some(value.as_ref()));
+        let serve = command.find_subcommand("serve").unwrap();
+        serve.get_arguments().find(|arg| arg.get_long() == Some("hostname")).unwrap().get_env().is_some()
+    };
+    assert!(reads_it("127.0.0.1"));
+    assert!(reads_it("::1"));
+    assert!(!reads_it("4f1c2ab"));
+    assert!(!reads_it("localhost"));
+}
+
+#[test]
+fn the_key_is_in_no_debug_output() {
+    let args = serve_args(&["--api-key", "sesame"]);
+    assert_eq!(args.http.api_key.as_ref().unwrap().reveal(), "sesame");
+    assert!(!format!("{args:?}").contains("sesame"));
+}

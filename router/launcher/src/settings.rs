@@ -1,0 +1,310 @@
+//! From flags to checked values: everything that can be refused without reading a model is refused here.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use forebay_api::Limits;
+use forebay_engine::EngineConfig;
+
+use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
+use crate::compatibility::{self, Remark};
+use crate::model_source::ModelSource;
+use crate::secret::Secret;
+
+/// Sequences that run at once if the operator does not say.
+const DEFAULT_MAX_SEQUENCES: u32 = 128;
+/// Tokens a step computes if the operator does not say: enough rows to keep matrix products efficient, few enough
+/// that a decode beside a chunk does not wait for long.
+const DEFAULT_MAX_PLAN_TOKENS: u32 = 512;
+/// Events that may wait for a slow reader: minutes of generation, some kilobytes.
+const MAX_BUFFERED_EVENTS: usize = 8192;
+
+/// Why a command line is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// Flags whose feature does not exist.
+    #[error("{}", list_refusals(.0))]
+    Unbuilt(Vec<Remark>),
+    /// The model is named twice.
+    #[error("two models are named, `{positional}` and `{flag}`: give one")]
+    TwoModels {
+        /// The argument.
+        positional: String,
+        /// `--model-id`.
+        flag: String,
+    },
+    /// Both names of one limit.
+    #[error("both `--max-input-tokens` and its older name `--max-input-length` are given: give one")]
+    TwoInputLimits,
+    /// A prompt could not be followed by one token.
+    #[error("`--max-input-tokens` is `{input}`, expected less than `--max-total-tokens` `{total}`")]
+    InputNotBelowTotal {
+        /// `--max-input-tokens`.
+        input: u32,
+        /// `--max-total-tokens`.
+        total: u32,
+    },
+    /// `--sharded true` without a number.
+    #[error("`--sharded true` needs `--num-shard N` with N at least 2 on device `cpu`")]
+    ShardedWithoutNumber,
+    /// `--sharded` and `--num-shard` say opposite things.
+    #[error("`--sharded {sharded}` contradicts `--num-shard {num_shard}`: leave `--sharded` out")]
+    ShardedContradicts {
+        /// `--sharded`.
+        sharded: bool,
+        /// `--num-shard`.
+        num_shard: u32,
+    },
+    /// A step could not hold one token of each sequence.
+    #[error("`--max-batch-prefill-tokens` is `{plan}`, expected at least `--max-batch-size` `{sequences}`")]
+    PlanTooSmall {
+        /// `--max-batch-prefill-tokens`.
+        plan: u32,
+        /// `--max-batch-size`.
+        sequences: u32,
+    },
+    /// An origin that no header can hold.
+    #[error("`--cors-allow-origin` is `{0}`, expected an origin as `https://example.org`")]
+    Origin(String),
+    /// The key file cannot be read or is empty.
+    #[error("`--api-key-file` `{path}`: {reason}")]
+    ApiKeyFile {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn list_refusals(remarks: &[Remark]) -> String {
+    let lines: Vec<String> = remarks.iter().map(|remark| format!("`{}`: {}", remark.flag, remark.why)).collect();
+    format!("settings that are not built are refused: {}", lines.join("; "))
+}
+
+/// What all shards of a group are told alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkerSettings {
+    pub(crate) num_shard: u32,
+    pub(crate) num_threads: u32,
+    pub(crate) dtype: Option<String>,
+    pub(crate) kv_cache_dtype: Option<String>,
+    pub(crate) device: String,
+    pub(crate) attention: String,
+    pub(crate) block_size: u32,
+    pub(crate) max_sequences: u32,
+    pub(crate) max_plan_tokens: u32,
+    pub(crate) max_total_tokens: Option<u32>,
+    pub(crate) kv_cache_bytes: Option<u64>,
+    pub(crate) kv_cache_tokens: Option<u64>,
+    pub(crate) max_run_ahead: u32,
+    pub(crate) log_level: &'static str,
+}
+
+/// The checked command line of `serve`.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) address: SocketAddr,
+    pub(crate) max_connections: usize,
+    /// Any if empty.
+    pub(crate) cors_allow_origin: Vec<HeaderValue>,
+    pub(crate) api_keys: Vec<Secret>,
+    pub(crate) graceful_timeout: Duration,
+    pub(crate) model: ModelSource,
+    /// `--python`.
+    pub(crate) python: Option<PathBuf>,
+    /// The variable `PATH`.
+    pub(crate) search_path: Option<OsString>,
+    pub(crate) workers: WorkerSettings,
+    pub(crate) limits: Limits,
+    pub(crate) engine: EngineConfig,
+    /// Flags that do nothing, for the log.
+    pub(crate) without_effect: Vec<Remark>,
+}
+
+impl Settings {
+    /// Checks a command line. Reads nothing but the key file.
+    pub(crate) fn from_args(args: &ServeArgs, search_path: Option<OsString>) -> Result<Self, SettingsError> {
+        let refused = compatibility::refused(args);
+        if !refused.is_empty() {
+            return Err(SettingsError::Unbuilt(refused));
+        }
+        let limits = request_limits(args)?;
+        let workers = worker_settings(args)?;
+        Ok(Self {
+            address: SocketAddr::new(args.http.hostname, args.http.port),
+            max_connections: args.http.max_connections as usize,
+            cors_allow_origin: origins(args.http.cors_allow_origin.as_deref().unwrap_or_default())?,
+            api_keys: api_keys(args)?,
+            graceful_timeout: Duration::from_secs(args.http.graceful_termination_timeout),
+            model: model_source(args, workers.num_shard)?,
+            python: args.workers.python.clone(),
+            search_path,
+            engine: engine_config(args, &workers),
+            workers,
+            limits,
+            without_effect: compatibility::without_effect(&args.moot),
+        })
+    }
+}
+
+fn model_source(args: &ServeArgs, num_shard: u32) -> Result<ModelSource, SettingsError> {
+    let model_id = match (&args.model.model, &args.model.model_id) {
+        (Some(positional), Some(flag)) if positional != flag => {
+            return Err(SettingsError::TwoModels { positional: positional.clone(), flag: flag.clone() });
+        }
+        (positional, flag) => positional.clone().or_else(|| flag.clone()),
+    };
+    Ok(ModelSource {
+        model_id,
+        revision: args.model.revision.clone(),
+        num_shard,
+        hub_cache: args.model.huggingface_hub_cache.clone(),
+        weights_cache: args.model.weights_cache_override.clone(),
+        tokenizer_config: args.model.tokenizer_config_path.clone(),
+    })
+}
+
+fn request_limits(args: &ServeArgs) -> Result<Limits, SettingsError> {
+    let limits = &args.limits;
+    if limits.max_input_tokens.is_some() && limits.max_input_length.is_some() {
+        return Err(SettingsError::TwoInputLimits);
+    }
+    let max_input_tokens = limits.max_input_tokens.or(limits.max_input_length);
+    if let (Some(input), Some(total)) = (max_input_tokens, limits.max_total_tokens)
+        && input >= total
+    {
+        return Err(SettingsError::InputNotBelowTotal { input, total });
+    }
+    let payload_limit = usize::try_from(limits.payload_limit).unwrap_or(usize::MAX);
+    Ok(Limits {
+        max_concurrent_requests: limits.max_concurrent_requests as usize,
+        max_best_of: u64::from(limits.max_best_of),
+        max_stop_sequences: limits.max_stop_sequences as usize,
+        max_top_n_tokens: limits.max_top_n_tokens,
+        max_input_tokens,
+        max_client_batch_size: limits.max_client_batch_size as usize,
+        validation_workers: limits.validation_workers as usize,
+        max_body_bytes: payload_limit,
+        max_prompt_bytes: payload_limit,
+    })
+}
+
+fn origins(names: &[String]) -> Result<Vec<HeaderValue>, SettingsError> {
+    let any = names.iter().any(|name| name == "*");
+    let named = if any { &[] } else { names };
+    let parse = |name: &String| name.parse().map_err(|_| SettingsError::Origin(name.clone()));
+    named.iter().map(parse).collect()
+}
+
+fn num_shard(args: &WorkerArgs) -> Result<u32, SettingsError> {
+    match (args.sharded, args.num_shard) {
+        (Some(true), None) => Err(SettingsError::ShardedWithoutNumber),
+        (Some(sharded), Some(num_shard)) if sharded != (num_shard > 1) => {
+            Err(SettingsError::ShardedContradicts { sharded, num_shard })
+        }
+        (_, num_shard) => Ok(num_shard.unwrap_or(1)),
+    }
+}
+
+fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
+    let num_shard = num_shard(&args.workers)?;
+    let (max_sequences, max_plan_tokens) = batch_bounds(&args.schedule, args.limits.max_concurrent_requests)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u32;
+    Ok(WorkerSettings {
+        num_shard,
+        num_threads: args.workers.num_threads.unwrap_or((cores / num_shard).max(1)),
+        dtype: args.workers.dtype.clone(),
+        kv_cache_dtype: args.workers.kv_cache_dtype.clone(),
+        device: args.workers.device.clone(),
+        attention: args.workers.attention.clone(),
+        block_size: args.schedule.block_size,
+        max_sequences,
+        max_plan_tokens,
+        max_total_tokens: args.limits.max_total_tokens,
+        kv_cache_bytes: args.schedule.kv_cache_bytes,
+        kv_cache_tokens: args.schedule.kv_cache_tokens,
+        max_run_ahead: args.schedule.run_ahead,
+        log_level: worker_log_level(&args.logs.log_level),
+    })
+}
+
+/// `(max_sequences, max_plan_tokens)`. What the operator leaves open follows what he fixed.
+fn batch_bounds(args: &ScheduleArgs, max_requests: u32) -> Result<(u32, u32), SettingsError> {
+    let open_sequences = DEFAULT_MAX_SEQUENCES.min(max_requests);
+    match (args.max_batch_size, args.max_batch_prefill_tokens) {
+        (Some(sequences), Some(plan)) if plan < sequences => Err(SettingsError::PlanTooSmall { plan, sequences }),
+        (Some(sequences), Some(plan)) => Ok((sequences, plan)),
+        (Some(sequences), None) => Ok((sequences, DEFAULT_MAX_PLAN_TOKENS.max(sequences))),
+        (None, Some(plan)) => Ok((open_sequences.min(plan), plan)),
+        (None, None) => Ok((open_sequences, DEFAULT_MAX_PLAN_TOKENS)),
+    }
+}
+
+/// Workers know a level, not filters by module.
+fn worker_log_level(filter: &str) -> &'static str {
+    let level = filter.split(',').find(|part| !part.contains('=')).unwrap_or("info");
+    ["trace", "debug", "warn", "error", "off"]
+        .into_iter()
+        .find(|known| level.eq_ignore_ascii_case(known))
+        .unwrap_or("info")
+}
+
+fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
+    // The API counts requests; each may become several sequences, all of which may wait.
+    let sequences_a_request = args.limits.max_best_of.max(args.limits.max_client_batch_size).max(1);
+    EngineConfig {
+        run_ahead: args.schedule.run_ahead,
+        max_queued: args.limits.max_concurrent_requests.saturating_mul(sequences_a_request),
+        max_queued_tokens: args.limits.max_queued_tokens,
+        max_total_tokens: args.limits.max_total_tokens,
+        max_plan_tokens: Some(workers.max_plan_tokens),
+        max_sequences: Some(workers.max_sequences),
+        tokenizer_vocab_size: 0,
+        start_timeout: Duration::from_secs(args.workers.start_timeout),
+        step_timeout: Duration::from_secs(args.workers.step_timeout),
+        max_buffered_events: MAX_BUFFERED_EVENTS,
+    }
+}
+
+fn api_keys(args: &ServeArgs) -> Result<Vec<Secret>, SettingsError> {
+    let Some(path) = &args.http.api_key_file else {
+        return Ok(args.http.api_key.clone().into_iter().collect());
+    };
+    let refuse = |reason: String| SettingsError::ApiKeyFile { path: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let keys: Vec<Secret> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).filter_map(|line| line.parse().ok()).collect();
+    if keys.is_empty() {
+        return Err(refuse("it holds no key".to_owned()));
+    }
+    Ok(keys)
+}
+
+/// `1073741824`, `1GiB`, `512M`: powers of 1024 with an `i`, of 1000 without.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits_end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let number: u64 = digits.parse().map_err(|_| "expected a whole number of bytes, as `1073741824` or `1GiB`")?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let exponent = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(format!("unknown unit `{unit}`: expected KiB, MiB, GiB, TiB or kB, MB, GB, TB")),
+    };
+    let base: u64 = if unit.contains('i') { 1024 } else { 1000 };
+    match number.checked_mul(base.pow(exponent)) {
+        Some(0) => Err("expected at least 1 byte".to_owned()),
+        Some(bytes) => Ok(bytes),
+        None => Err("more than 2^64 bytes".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! A worker group made of processes: one a shard, started, watched and killed together.
+//!
+//! Each gets its configuration as the first line on stdin, so that nothing of it shows in a process list; the pipe
+//! stays open, and its end means exit.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use forebay_engine::{GroupError, GroupExit, WorkerGroup};
+use futures::future::{join_all, select_all, try_join_all};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::process::{Spawner, child_command, describe_exit, kill_group};
+use crate::relay::{LastLines, relay};
+use crate::run_folder::RunFolder;
+use crate::settings::WorkerSettings;
+
+/// A worker opens its socket before it loads weights; an interpreter that has not done so by then never will.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a socket that is not there yet is tried.
+const SOCKET_RETRY: Duration = Duration::from_millis(20);
+/// How long the last lines of a dead worker may take to be read.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
+/// The hub's keys: workers read local files.
+const HUB_SECRETS: [&str; 3] = ["HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
+
+/// One shard's configuration, field by field what `forebay_worker/config.py` reads.
+#[derive(Debug, Serialize)]
+struct WorkerConfig<'a> {
+    model_path: &'a Path,
+    socket_path: &'a Path,
+    rendezvous_path: &'a Path,
+    incarnation: u64,
+    rank: u32,
+    world_size: u32,
+    num_threads: u32,
+    dtype: Option<&'a str>,
+    kv_cache_dtype: Option<&'a str>,
+    device: &'a str,
+    block_size: u32,
+    max_sequences: u32,
+    max_plan_tokens: u32,
+    max_total_tokens: Option<u32>,
+    kv_cache_bytes: Option<u64>,
+    kv_cache_tokens: Option<u64>,
+    max_run_ahead: u32,
+    attention: &'a str,
+    log_level: &'a str,
+}
+
+/// The processes of one tensor-parallel group.
+#[derive(Debug)]
+pub(crate) struct ProcessGroup {
+    spawner: Spawner,
+    python: PathBuf,
+    model_path: PathBuf,
+    settings: WorkerSettings,
+    folder: RunFolder,
+    shards: Vec<Shard>,
+}
+
+/// A running process; dropping it kills the process.
+#[derive(Debug)]
+struct Shard {
+    rank: u32,
+    /// How it ended, once it has.
+    exit: watch::Receiver<Option<String>>,
+    /// Nothing is ever sent: the watcher kills when this is dropped.
+    alive: oneshot::Sender<Infallible>,
+    watcher: JoinHandle<()>,
+    last_lines: LastLines,
+}
+
+impl ProcessGroup {
+    /// A group that is not started yet. Makes the folder for its sockets.
+    pub(crate) fn new(
+        spawner: Spawner,
+        python: PathBuf,
+        model_path: PathBuf,
+        settings: WorkerSettings,
+    ) -> io::Result<Self> {
+        let folder = RunFolder::create()?;
+        Ok(Self { spawner, python, model_path, settings, folder, shards: Vec::new() })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = child_command(&self.python);
+        command
+            .args(["-m", "forebay_worker", "serve"])
+            // The team of threads that torch and the kernels share is sized from this at their first use.
+            .env("OMP_NUM_THREADS", self.settings.num_threads.to_string())
+            .env("PYTHONUNBUFFERED", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for variable in HUB_SECRETS {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    fn config_line(&self, incarnation: u64, rank: u32) -> serde_json::Result<String> {
+        let settings = &self.settings;
+        let config = WorkerConfig {
+            model_path: &self.model_path,
+            socket_path: &self.folder.socket(incarnation, rank),
+            rendezvous_path: &self.folder.rendezvous(incarnation),
+            incarnation,
+            rank,
+            world_size: settings.num_shard,
+            num_threads: settings.num_threads,
+            dtype: settings.dtype.as_deref(),
+            kv_cache_dtype: settings.kv_cache_dtype.as_deref(),
+            device: &settings.device,
+            block_size: settings.block_size,
+            max_sequences: settings.max_sequences,
+            max_plan_tokens: settings.max_plan_tokens,
+            max_total_tokens: settings.max_total_tokens,
+            kv_cache_bytes: settings.kv_cache_bytes,
+            kv_cache_tokens: settings.kv_cache_tokens,
+            max_run_ahead: settings.max_run_ahead,
+            attention: &settings.attention,
+            log_level: settings.log_level,
+        };
+        Ok(serde_json::to_string(&config)? + "\n")
+    }
+
+    async fn spawn_shards(&mut self, incarnation: u64) -> Result<(), GroupError> {
+        for rank in 0..self.settings.num_shard {
+            let line = self.config_line(incarnation, rank).map_err(|error| start_error(rank, &error))?;
+            let child = self.spawner.spawn(self.command()).await.map_err(|error| start_error(rank, &error))?;
+            tracing::debug!(rank, incarnation, pid = child.id(), "worker started");
+            self.shards.push(Shard::watch(child, rank, line));
+        }
+        Ok(())
+    }
+
+    async fn connect_shards(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
+        let folder = &self.folder;
+        let connections = self.shards.iter_mut().map(|shard| {
+            let socket = folder.socket(incarnation, shard.rank);
+            shard.connect(socket)
+        });
+        try_join_all(connections).await
+    }
+}
+
+fn start_error(rank: u32, error: &dyn std::error::Error) -> GroupError {
+    GroupError::Start(format!("worker {rank} could not be started: {error}"))
+}
+
+impl WorkerGroup for ProcessGroup {
+    async fn start(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
+        self.kill().await;
+        let mut result = self.spawn_shards(incarnation).await;
+        if result.is_ok() {
+            match self.connect_shards(incarnation).await {
+                Ok(channels) => return Ok(channels),
+                Err(error) => result = Err(error),
+            }
+        }
+        self.kill().await;
+        result.map(|()| Vec::new())
+    }
+
+    async fn exited(&mut self) -> GroupExit {
+        if self.shards.is_empty() {
+            return std::future::pending().await;
+        }
+        let exits = self.shards.iter_mut().map(|shard| Box::pin(shard.exited()));
+        select_all(exits).await.0
+    }
+
+    fn kill(&mut self) -> impl Future<Output = ()> + Send {
+        // Told before the first await, so that all die even if the caller stops waiting.
+        let watchers: Vec<_> = self.shards.drain(..).map(Shard::into_watcher).collect();
+        let folder = self.folder.path().to_owned();
+        async move {
+            if !watchers.is_empty() {
+                join_all(watchers).await;
+                RunFolder::empty(&folder);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Hands the process over to a task that feeds, logs and reaps it.
+    fn watch(mut child: Child, rank: u32, config_line: String) -> Self {
+        let (exit_sender, exit) = watch::channel(None);
+        let (alive, killed) = oneshot::channel();
+        let last_lines = LastLines::default();
+        let relays = relay_outputs(&mut child, rank, &last_lines);
+        let watcher = tokio::spawn(async move {
+            let stdin = give_config(child.stdin.take(), config_line).await;
+            let reason = reap(child, killed).await;
+            drop(stdin);
+            // A grandchild may hold the pipes open for longer.
+            let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, relays).await;
+            exit_sender.send_replace(Some(reason));
+        });
+        Self { rank, exit, alive, watcher, last_lines }
+    }
+
+    /// Kills the process; the watcher ends when it is gone.
+    fn into_watcher(self) -> JoinHandle<()> {
+        drop(self.alive);
+        self.watcher
+    }
+
+    async fn exited(&mut self) -> GroupExit {
+        let rank = self.rank;
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(reason) => GroupExit { rank, reason: reason.clone().unwrap_or_default() },
+            Err(_) => GroupExit { rank, reason: "was given up".to_owned() },
+        }
+    }
+
+    /// A channel to the worker as soon as it listens; an error with its last words if it ends before.
+    async fn connect(&mut self, socket: PathBuf) -> Result<Channel, GroupError> {
+        let rank = self.rank;
+        let last_lines = self.last_lines.clone();
+        tokio::select! {
+            channel = open_channel(&socket) => Ok(channel),
+            exit = self.exited() => Err(GroupError::Start(died_message(&exit, &last_lines))),
+            () = tokio::time::sleep(SOCKET_TIMEOUT) => Err(GroupError::Start(format!(
+                "worker {rank} opened no socket within {} s", SOCKET_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+}
+
+fn died_message(exit: &GroupExit, last_lines: &LastLines) -> String {
+    let lines = last_lines.text();
+    let said = if lines.is_empty() { "it wrote nothing".to_owned() } else { format!("its last lines:\n{lines}") };
+    format!("worker {} {} before it listened; {said}", exit.rank, exit.reason)
+}
+
+/// Starts the tasks that log both pipes; resolves when both have ended.
+fn relay_outputs(child: &mut Child, rank: u32, last: &LastLines) -> impl Future<Output = ()> + Send + 'static {
+    let source = format!("worker {rank}");
+    let out = child.stdout.take().map(|pipe| tokio::spawn(relay(pipe, source.clone(), last.clone())));
+    let err = child.stderr.take().map(|pipe| tokio::spawn(relay(pipe, source, last.clone())));
+    async move {
+        join_all(out.into_iter().chain(err)).await;
+    }
+}
+
+/// Writes the first line and answers the pipe, to be held for the worker's life.
+async fn give_config(stdin: Option<ChildStdin>, line: String) -> Option<ChildStdin> {
+    let mut stdin = stdin?;
+    // A worker that is gone cannot read; its exit tells more than the broken pipe.
+    let _ = stdin.write_all(line.as_bytes()).await;
+    let _ = stdin.flush().await;
+    Some(stdin)
+}
+
+/// Waits until the process is gone, by itself or because `killed` resolves, and says how it went.
+async fn reap(mut child: Child, killed: oneshot::Receiver<Infallible>) -> String {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = killed => {
+            kill_group(&child);
+            child.wait().await
+        }
+    };
+    describe_exit(status)
+}
+
+/// Tries until the worker listens.
+async fn open_channel(socket: &Path) -> Channel {
+    loop {
+        if let Some(channel) = try_channel(socket).await {
+            return channel;
+        }
+        tokio::time::sleep(SOCKET_RETRY).await;
+    }
+}
+
+async fn try_channel(socket: &Path) -> Option<Channel> {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    // The name is never looked up: the connector knows the socket.
+    Endpoint::from_static("http://worker.invalid").connect_with_connector(connector).await.ok()
+}
