@@ -87,20 +87,15 @@ struct Best {
     value: f64,
     /// Logits below this cannot win with any noise.
     min_logit: f32,
-    /// Words below this cannot win with any logit of the row: noise grows with the word.
-    min_word: u32,
+    /// Upper bounds of logit plus noise below this cannot win.
+    min_bound: f32,
 }
 
 impl Best {
-    /// `largest` is the row's largest logit.
-    fn new(id: usize, value: f64, largest: f32) -> Self {
-        let uniform = (-(f64::from(largest) - value).exp()).exp();
-        // Two words of margin for the rounding of the two functions above.
-        let min_word = (uniform * 4_294_967_296.0 - 2.5).clamp(0.0, 4_294_967_295.0) as u32;
-        // A hundredth of margin for the rounding to float32, which is finer than that up to logits of 65536; beyond,
-        // the bound is dropped.
-        let min_logit = if value.abs() < 65_536.0 { (value - MAX_NOISE - 0.01) as f32 } else { f32::NEG_INFINITY };
-        Self { id, value, min_logit, min_word }
+    fn new(id: usize, value: f64) -> Self {
+        // Room for the rounding of the float32 sums that are compared with it.
+        let min_bound = value - 0.01 - value.abs() * 1e-6;
+        Self { id, value, min_logit: (min_bound - MAX_NOISE) as f32, min_bound: min_bound as f32 }
     }
 }
 
@@ -109,26 +104,36 @@ impl Best {
 fn draw(logits: &[f32], seed: u64, position: u64) -> i64 {
     let Some((top, largest)) = largest(logits) else { return -1 };
     let words = philox::words(seed, position, top as u32);
-    // The largest logit first: its value bounds what the others need, and spares most of them the noise.
-    let mut best = Best::new(top, f64::from(largest) + noise(words[0]), largest);
+    // The largest logit first: its value bounds what the others need, and spares many of them the noise.
+    let mut best = Best::new(top, f64::from(largest) + noise(words[0]));
     for (chunk, logits) in logits.chunks(LANES).enumerate() {
         // Counted, not `any`: a loop without an early exit vectorizes.
         if logits.iter().filter(|logit| **logit >= best.min_logit).count() == 0 {
             continue;
         }
-        let first = chunk * LANES;
-        let words = philox::words(seed, position, first as u32);
-        for (lane, logit) in logits.iter().enumerate() {
-            if words[lane] < best.min_word || *logit < best.min_logit || *logit == f32::NEG_INFINITY {
+        let words = philox::words(seed, position, (chunk * LANES) as u32);
+        let bounds = logits.iter().zip(&words).map(|(logit, word)| logit + noise_bound(*word));
+        if bounds.filter(|bound| *bound >= best.min_bound).count() == 0 {
+            continue;
+        }
+        for (lane, (logit, word)) in logits.iter().zip(words).enumerate() {
+            if logit + noise_bound(word) < best.min_bound || *logit == f32::NEG_INFINITY {
                 continue;
             }
-            let (id, value) = (first + lane, f64::from(*logit) + noise(words[lane]));
+            let (id, value) = (chunk * LANES + lane, f64::from(*logit) + noise(word));
             if value > best.value || (value == best.value && id < best.id) {
-                best = Best::new(id, value, largest);
+                best = Best::new(id, value);
             }
         }
     }
     best.id as i64
+}
+
+/// At least the word's noise, and at most 0.75 more where the noise is large: with `v = 1 - u`, `-ln u >= v`, and `v` is
+/// at least `2^-(z + 1)` when the word begins with `z` ones.
+#[inline(always)]
+fn noise_bound(word: u32) -> f32 {
+    (word.leading_ones() + 1) as f32 * std::f32::consts::LN_2
 }
 
 /// -ln(-ln u) of the uniform in (0, 1) that the word stands for. In float64, where libm's logarithm is the same
