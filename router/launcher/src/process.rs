@@ -24,8 +24,8 @@ use crate::args::ExecChildArgs;
 
 /// Name of the hidden subcommand.
 pub(crate) const EXEC_CHILD: &str = "exec-child";
-/// What children must not see: the key of our own clients.
-const PRIVATE_VARIABLES: [&str; 4] = ["API_KEY", "FOREBAY_API_KEY_FILE", "NGROK_AUTHTOKEN", "FOREBAY_PYTHON"];
+/// What children must not see: keys that are ours alone.
+const PRIVATE_VARIABLES: [&str; 3] = ["API_KEY", "FOREBAY_API_KEY_FILE", "NGROK_AUTHTOKEN"];
 
 struct Order {
     command: Command,
