@@ -30,14 +30,15 @@ impl Scheduler {
 
     /// Every sequence is in the line or in a slot, once.
     fn check_places(&self) {
-        let mut seated = 0;
-        for (key, sequence) in self.sequences.iter() {
-            let is_queued = self.queue.iter().any(|(rank, queued, _)| queued == key && rank == sequence.rank);
-            let slot = self.slots.tenants().any(|tenant| tenant == key);
-            let is_running = matches!(sequence.standing, Standing::Running(_));
-            assert_eq!((is_queued, slot), (!is_running, is_running), "{:?} is in the wrong place", sequence.rank);
-            seated += u32::from(is_running);
+        for (rank, key, _) in self.queue.iter() {
+            let sequence = &self.sequences[key];
+            assert_eq!(sequence.rank, rank);
+            assert!(!matches!(sequence.standing, Standing::Running(_)), "{rank:?} waits and runs");
         }
+        for key in self.slots.tenants() {
+            assert!(matches!(self.sequences[key].standing, Standing::Running(_)), "a tenant that does not run");
+        }
+        let seated = self.slots.tenants().count() as u32;
         assert_eq!(seated, self.slots.num_tenants());
         let queued_tokens: u64 = self.queue.iter().map(|(_, _, num_tokens)| u64::from(num_tokens)).sum();
         assert_eq!(queued_tokens, self.queue.num_prompt_tokens());

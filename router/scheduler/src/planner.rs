@@ -40,10 +40,17 @@ impl<'a> Planner<'a> {
     }
 
     pub(crate) fn plan_step(mut self) -> Option<StepPlan> {
-        self.plan_decodes();
-        self.plan_chunks();
-        self.admit();
-        self.send()
+        loop {
+            let num_preemptions = self.scheduler.totals.preemptions;
+            self.plan_decodes();
+            self.plan_chunks();
+            self.admit();
+            // Under a reduced budget all decodes whose turn it was may have been preempted: the others are next. (At
+            // the full budget the best sequence always has a row, or waits for results that are in flight.)
+            if !self.plan.rows.is_empty() || self.scheduler.totals.preemptions == num_preemptions {
+                return self.send();
+            }
+        }
     }
 
     /// An empty plan is not sent.
@@ -59,6 +66,7 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_decodes(&mut self) {
+        self.num_stalled = 0;
         let decodes = self.choose_decodes();
         self.reserve_blocks(&decodes);
         let block_size = self.scheduler.limits.block_size;
