@@ -1,0 +1,516 @@
+//! The simulation itself: one scheduler, one worker, the requests, and the checks between them.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use forebay_scheduler::{
+    Event, FinishReason, RequestId, RowFlags, Scheduler, SequenceRef, Stats, StepPlan, StepResult, SubmitError, Time,
+};
+
+use super::Outcome;
+use super::coverage::{Coverage, sometimes};
+use super::mirror::{Mirror, Seat};
+use super::record::{Fate, Record};
+use super::rng::{Rng, mix};
+use super::swarm::Swarm;
+use super::worker::{Faults, Worker};
+
+/// A plan that the worker has and has not answered, with the request of each row.
+struct SentStep {
+    plan: StepPlan,
+    ids: Vec<RequestId>,
+}
+
+pub(crate) struct World {
+    seed: u64,
+    rng: Rng,
+    swarm: Swarm,
+    scheduler: Scheduler,
+    mirror: Mirror,
+    worker: Worker,
+    /// By request id.
+    records: Vec<Record>,
+    live: BTreeSet<RequestId>,
+    in_flight: VecDeque<SentStep>,
+    num_answered: u64,
+    now: Time,
+    events: Vec<Event>,
+    /// Counts when the last plan was sent.
+    last_stats: Stats,
+    /// Answers since anything moved for anybody, and since the best request was served.
+    num_idle_answers: u32,
+    best: (Option<RequestId>, u32),
+    is_draining: bool,
+    coverage: Coverage,
+    log_hash: u64,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} failed at step {} of the run: {:?}", self.seed, self.coverage.num_steps, self.swarm);
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let swarm = Swarm::draw(&mut rng);
+        Self {
+            seed,
+            rng,
+            scheduler: Scheduler::new(swarm.limits.clone()),
+            mirror: Mirror::new(&swarm.limits),
+            worker: Worker::new(&swarm.limits, swarm.vocab_size),
+            swarm,
+            records: Vec::new(),
+            live: BTreeSet::new(),
+            in_flight: VecDeque::new(),
+            num_answered: 0,
+            now: Time(0),
+            events: Vec::new(),
+            last_stats: Stats::default(),
+            num_idle_answers: 0,
+            best: (None, 0),
+            is_draining: false,
+            coverage: Coverage::default(),
+            log_hash: seed,
+        }
+    }
+
+    pub(crate) fn into_outcome(mut self) -> Outcome {
+        Outcome { coverage: std::mem::take(&mut self.coverage), log_hash: self.log_hash }
+    }
+
+    pub(crate) fn run(&mut self, num_steps: u64) {
+        // Where hardly any request fits the pool, steps are rare: such a seed ends without having made them all.
+        for _ in 0..num_steps * 8 {
+            if self.coverage.num_steps >= num_steps {
+                break;
+            }
+            self.now.0 += self.rng.within(0, 3);
+            if self.rng.permille(self.swarm.arrivals) {
+                for _ in 0..self.rng.within(1, self.swarm.max_burst) {
+                    self.submit();
+                }
+            }
+            if self.rng.permille(self.swarm.cancels) {
+                self.cancel_one();
+            }
+            if self.rng.permille(self.swarm.cancel_storms) {
+                self.cancel_many();
+            }
+            if self.rng.permille(self.swarm.group_losses) {
+                self.lose_group();
+            }
+            self.exchange();
+        }
+    }
+
+    /// No more arrivals, cancels and faults: everybody must end, and nothing be left.
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
+        let tokens: u64 = self.live.iter().map(|&id| u64::from(self.record(id).request.max_new_tokens) + 2).sum();
+        // Each sequence alone would take its tokens times the depth of the pipe; preempted ones repeat their prompts.
+        let mut left = 200 + tokens * 8;
+        while !self.live.is_empty() || !self.in_flight.is_empty() {
+            assert!(left > 0, "requests do not end: {:?}", self.live);
+            left -= 1;
+            self.now.0 += 1;
+            self.exchange();
+        }
+        let stats = self.scheduler.stats();
+        let rest = (stats.blocks_held, stats.blocks_fenced, stats.queued, stats.running, stats.plans_in_flight);
+        assert_eq!(rest, (0, 0, 0, 0, 0), "something is left after the last request");
+        assert_eq!(stats.queued_tokens, 0);
+        assert_eq!(stats.blocks_free + stats.blocks_cached, self.swarm.limits.num_blocks - 1);
+        assert_eq!(self.scheduler.next_deadline(), None);
+    }
+
+    fn submit(&mut self) {
+        let id = self.records.len() as u64;
+        let request = self.swarm.request(&mut self.rng, id, self.now);
+        let (limits, before) = (self.swarm.limits.clone(), self.scheduler.stats());
+        let num_tokens = request.num_prompt_tokens + request.max_new_tokens;
+        let num_blocks = (num_tokens + limits.run_ahead).div_ceil(limits.block_size);
+        let queued_tokens = before.queued_tokens + u64::from(request.num_prompt_tokens);
+        let outcome = self.scheduler.submit(request.clone(), self.now);
+        let is_expected = match &outcome {
+            Err(SubmitError::TooLong { .. }) => num_tokens > limits.max_total_tokens,
+            Err(SubmitError::NeverFits { .. }) => num_blocks >= limits.num_blocks,
+            Err(SubmitError::QueueFull { .. }) => before.queued >= limits.max_queued,
+            Err(SubmitError::QueueTokensFull { .. }) => queued_tokens > limits.max_queued_tokens && before.queued > 0,
+            Err(SubmitError::Empty) => false,
+            Ok(()) => num_tokens <= limits.max_total_tokens && num_blocks < limits.num_blocks,
+        };
+        assert!(is_expected, "{outcome:?} for {request:?}");
+        sometimes!(self.coverage, matches!(outcome, Err(SubmitError::TooLong { .. })), TooLong);
+        sometimes!(self.coverage, matches!(outcome, Err(SubmitError::NeverFits { .. })), NeverFits);
+        sometimes!(self.coverage, matches!(outcome, Err(SubmitError::QueueFull { .. })), QueueFull);
+        sometimes!(self.coverage, matches!(outcome, Err(SubmitError::QueueTokensFull { .. })), QueueTokensFull);
+        if outcome.is_ok() {
+            assert!(before.queued < limits.max_queued);
+            assert!(before.queued == 0 || queued_tokens <= limits.max_queued_tokens);
+            sometimes!(self.coverage, request.token_ids.len() > request.num_prompt_tokens as usize, TakenUpAgain);
+            self.coverage.num_requests += 1;
+            self.records.push(Record::new(request));
+            self.live.insert(RequestId(id));
+        }
+    }
+
+    fn cancel_one(&mut self) {
+        let num = self.live.len();
+        if num > 0 {
+            let index = self.rng.below(num);
+            let id = *self.live.iter().nth(index).expect("below their number");
+            self.cancel(id);
+        }
+    }
+
+    fn cancel_many(&mut self) {
+        for id in self.live.clone() {
+            if self.rng.permille(700) {
+                self.cancel(id);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        let (is_seated, is_prefilling, is_in_flight) = self.phase_of(id);
+        let record = &self.records[id.0 as usize];
+        sometimes!(self.coverage, record.fate == Fate::InLine, CancelledInLine);
+        sometimes!(self.coverage, is_seated && is_prefilling, CancelledInPrefill);
+        sometimes!(self.coverage, is_seated && is_in_flight, CancelledInFlight);
+        sometimes!(self.coverage, record.is_unseated, CancelledAfterPreemption);
+        self.scheduler.cancel(id);
+        if self.rng.permille(100) {
+            self.scheduler.cancel(id);
+        }
+        self.end(id, Fate::Cancelled);
+        self.num_idle_answers = 0;
+        self.check();
+    }
+
+    /// Seated, with prompt left to plan, with rows in flight.
+    fn phase_of(&self, id: RequestId) -> (bool, bool, bool) {
+        let in_flight = |seat: &Seat| seat.last_row.is_some_and(|step| step >= self.num_answered);
+        let seat = self.mirror.seat_of(id);
+        seat.map_or((false, false, false), |seat| (true, seat.position < seat.num_sent, in_flight(seat)))
+    }
+
+    fn lose_group(&mut self) {
+        sometimes!(self.coverage, !self.in_flight.is_empty(), GroupLostInFlight);
+        self.scheduler.group_lost(self.now, &mut self.events);
+        let started: Vec<RequestId> =
+            self.live.iter().copied().filter(|&id| self.record(id).fate == Fate::Started).collect();
+        let lost = self.events.iter().filter(|event| is_end(event, &FinishReason::GroupLost)).count();
+        assert_eq!(lost, started.len(), "who had started ends, who is in line stays");
+        self.mirror.reset();
+        self.worker = Worker::new(&self.swarm.limits, self.swarm.vocab_size);
+        self.in_flight.clear();
+        self.num_answered = 0;
+        self.num_idle_answers = 0;
+        self.last_stats = self.scheduler.stats();
+        self.take_events(None);
+        self.check();
+    }
+
+    /// Some plans down, some results up.
+    fn exchange(&mut self) {
+        let mut is_waiting = false;
+        for _ in 0..self.rng.within(1, u64::from(self.swarm.limits.run_ahead) + 1) {
+            is_waiting = !self.plan();
+            if is_waiting {
+                break;
+            }
+        }
+        let is_delayed = !is_waiting && self.rng.permille(self.swarm.delays);
+        if !self.in_flight.is_empty() && !is_delayed {
+            self.answer();
+        }
+    }
+
+    /// Asks for a plan and says whether there was one.
+    fn plan(&mut self) -> bool {
+        let is_full = self.in_flight.len() as u32 > self.swarm.limits.run_ahead;
+        let plan = self.scheduler.next_plan(self.now, &mut self.events);
+        assert!(plan.is_none() || !is_full, "more than run_ahead + 1 plans are in flight");
+        self.take_events(None);
+        if let Some(plan) = plan {
+            self.log_plan(&plan);
+            self.send(plan);
+            self.check();
+            return true;
+        }
+        let is_stuck = self.in_flight.is_empty() && !self.live.is_empty();
+        assert!(!is_stuck, "requests wait, nothing is in flight, and no plan comes");
+        self.check();
+        false
+    }
+
+    fn send(&mut self, plan: StepPlan) {
+        self.cover_releases(&plan);
+        for new in &plan.new_sequences {
+            let record = &mut self.records[new.id.0 as usize];
+            assert_eq!(record.fate, Fate::Started, "{:?} is sent but has not started or is over", new.id);
+            assert_eq!(new.token_ids, record.tokens, "all known tokens must be sent");
+            assert_eq!(new.num_prompt_tokens, record.request.num_prompt_tokens);
+            assert!(record.request.reuse_prefix || new.num_computed_tokens == 0, "a prefix was read against orders");
+            sometimes!(self.coverage, record.is_unseated && new.num_computed_tokens > 0, ResumedWithHit);
+            sometimes!(self.coverage, record.is_unseated && new.num_computed_tokens == 0, ResumedWithoutHit);
+            record.is_unseated = false;
+        }
+        self.mirror.apply(&plan, self.num_answered, &mut self.coverage);
+        let ids: Vec<RequestId> = plan.rows.iter().map(|row| self.seated(row.sequence)).collect();
+        for (row, &id) in plan.rows.iter().zip(&ids) {
+            assert_eq!(self.record(id).fate, Fate::Started, "a row for {id:?}, which is over");
+            let own = RowFlags::SAMPLES | RowFlags::LAST_CHUNK;
+            assert_eq!(row.flags.0 & !own, self.record(id).request.row_flags.0 & !own, "the request's flags");
+        }
+        self.cover_plan(&plan);
+        if self.best.0.is_some_and(|best| ids.contains(&best)) {
+            self.best.1 = 0;
+        }
+        self.coverage.num_steps += 1;
+        self.coverage.num_rows += plan.rows.len() as u64;
+        self.last_stats = self.scheduler.stats();
+        self.in_flight.push_back(SentStep { plan, ids });
+    }
+
+    fn seated(&self, sequence: SequenceRef) -> RequestId {
+        self.mirror.seats[sequence.slot as usize].as_ref().expect("checked by the mirror").id
+    }
+
+    fn cover_releases(&mut self, plan: &StepPlan) {
+        let stats = self.scheduler.stats();
+        let was_preempted =
+            stats.preemptions > self.last_stats.preemptions && stats.rollbacks == self.last_stats.rollbacks;
+        for released in &plan.released {
+            let Some(seat) = &self.mirror.seats[released.slot as usize] else { continue };
+            let record = &mut self.records[seat.id.0 as usize];
+            if !record.is_live() {
+                continue;
+            }
+            record.is_unseated = true;
+            let in_flight = seat.last_row.is_some_and(|step| step >= self.num_answered);
+            sometimes!(self.coverage, was_preempted && in_flight, PreemptedWithRowsInFlight);
+            sometimes!(self.coverage, was_preempted && seat.position < seat.num_sent, PreemptedInPrefill);
+        }
+    }
+
+    fn cover_plan(&mut self, plan: &StepPlan) {
+        let evicted = self.scheduler.stats().evictions > self.last_stats.evictions;
+        let has_hit = plan.new_sequences.iter().any(|new| new.num_computed_tokens > 0);
+        sometimes!(self.coverage, evicted && has_hit, EvictedWhileAdmittingWithHit);
+        let only_decodes = plan.new_sequences.is_empty() && !plan.appends.is_empty();
+        sometimes!(self.coverage, evicted && only_decodes, EvictedForDecode);
+        if self.scheduler.stats().preemptions > self.last_stats.preemptions {
+            return;
+        }
+        for seat in self.mirror.seats.iter().flatten() {
+            let record = &self.records[seat.id.0 as usize];
+            let is_ready = seat.position >= seat.num_sent && record.wants_decode_at(seat.position);
+            if record.is_live() && is_ready && seat.last_row != Some(plan.step_id) {
+                let is_full = seat.position as usize == seat.table.len() * self.swarm.limits.block_size as usize;
+                sometimes!(self.coverage, is_full, DecodeStalledAtFence);
+                sometimes!(self.coverage, !is_full, DecodesTookTurns);
+            }
+        }
+    }
+
+    /// Lets the worker execute its oldest plan and gives the scheduler the result.
+    fn answer(&mut self) {
+        let step = self.in_flight.pop_front().expect("checked by the caller");
+        let faults = self.draw_faults(&step);
+        let records = &self.records;
+        let salt_of = |id: RequestId| records[id.0 as usize].request.cache_salt;
+        let result = self.worker.execute(&step.plan, salt_of, &faults, &mut self.rng);
+        let rollbacks = self.scheduler.stats().rollbacks;
+        self.cover_result(&step, &result);
+        self.num_answered += 1;
+        self.num_idle_answers += 1;
+        self.best.1 += 1;
+        self.scheduler.apply(&result, self.now, &mut self.events).expect("a right result");
+        if faults.step || !faults.sequences.is_empty() {
+            self.num_idle_answers = 0;
+            self.best.1 = 0;
+        }
+        if faults.step {
+            let with_row = step.ids.iter().filter(|&&id| self.record(id).is_live()).count() as u64;
+            sometimes!(self.coverage, self.scheduler.stats().rollbacks - rollbacks > with_row, ReaderRolledBack);
+        }
+        self.take_events(Some((&step, &result)));
+        self.check();
+        self.check_progress();
+    }
+
+    fn draw_faults(&mut self, step: &SentStep) -> Faults {
+        if self.is_draining {
+            return Faults::default();
+        }
+        if self.rng.permille(self.swarm.step_errors) {
+            let num_tokens: u32 = step.plan.rows.iter().map(|row| row.num_tokens).sum();
+            for &id in &step.ids {
+                self.records[id.0 as usize].num_small_failures += u32::from(num_tokens <= 2);
+            }
+            return Faults { step: true, sequences: Vec::new() };
+        }
+        let rows = step.plan.rows.iter();
+        let sequences = rows.filter(|_| self.rng.permille(self.swarm.sequence_errors)).map(|row| row.sequence);
+        Faults { step: false, sequences: sequences.collect() }
+    }
+
+    fn cover_result(&mut self, step: &SentStep, result: &StepResult) {
+        let is_ahead = |sequence| self.in_flight.iter().any(|later| has_row(&later.plan, sequence));
+        sometimes!(self.coverage, result.step_error.is_some() && !self.in_flight.is_empty(), StepFailedAhead);
+        for (row, &id) in step.plan.rows.iter().zip(&step.ids) {
+            let record = &self.records[id.0 as usize];
+            let has_failed = result.errors.iter().any(|error| error.sequence == row.sequence);
+            let in_prefill = row.flags.0 & RowFlags::SAMPLES == 0;
+            let has_stopped = matches!(record.fate, Fate::Finished(FinishReason::StopToken(_)));
+            sometimes!(self.coverage, has_failed && record.is_live() && in_prefill, SequenceFailedInPrefill);
+            sometimes!(self.coverage, has_failed && record.is_live() && is_ahead(row.sequence), SequenceFailedAhead);
+            sometimes!(self.coverage, has_failed && !record.is_live(), FormerTenantFailed);
+            sometimes!(self.coverage, !has_failed && has_stopped, OvershootDropped);
+        }
+    }
+
+    /// Checks what requests learn; `step` and its result where events come from one.
+    fn take_events(&mut self, answered: Option<(&SentStep, &StepResult)>) {
+        for event in std::mem::take(&mut self.events) {
+            self.log_event(&event);
+            self.num_idle_answers = 0;
+            match event {
+                Event::Started { id, .. } => {
+                    assert_eq!(self.record(id).fate, Fate::InLine, "{id:?} starts twice or after its end");
+                    self.records[id.0 as usize].fate = Fate::Started;
+                }
+                Event::Token { id, token_id, num_generated, result_index } => {
+                    let (step, result) = answered.expect("tokens come with results");
+                    let sampled = &result.sampled[result_index];
+                    assert_eq!(sampled.token_ids, [token_id], "the result's place of the token");
+                    let row = step.plan.rows.iter().position(|row| row.sequence == sampled.sequence);
+                    assert_eq!(row.map(|row| step.ids[row]), Some(id), "the token of somebody else");
+                    self.deliver(id, token_id, num_generated);
+                }
+                Event::Finished { id, reason } => self.finish(id, reason, answered),
+            }
+        }
+        assert!(self.live.iter().all(|&id| self.record(id).due.is_none()), "an end is overdue");
+    }
+
+    fn deliver(&mut self, id: RequestId, token_id: u32, num_generated: u32) {
+        let record = &mut self.records[id.0 as usize];
+        record.deliver(token_id, num_generated, self.swarm.vocab_size);
+        let is_stop = record.request.stop_token_ids.contains(&token_id);
+        sometimes!(self.coverage, is_stop && num_generated < record.request.min_new_tokens, StopHeldOffByMinimum);
+        let is_last = num_generated == record.request.max_new_tokens;
+        let has_stopped = matches!(record.due, Some(FinishReason::StopToken(_)));
+        sometimes!(self.coverage, is_last && has_stopped, StopAtLastToken);
+        sometimes!(self.coverage, record.is_unseated && record.due.is_some(), FinishedAfterPreemption);
+    }
+
+    fn finish(&mut self, id: RequestId, reason: FinishReason, answered: Option<(&SentStep, &StepResult)>) {
+        let record = &self.records[id.0 as usize];
+        assert!(record.is_live(), "{id:?} ends twice");
+        match &reason {
+            FinishReason::StopToken(_) | FinishReason::Length => assert_eq!(record.due.as_ref(), Some(&reason)),
+            FinishReason::Deadline => {
+                assert!(record.request.deadline.is_some_and(|deadline| deadline <= self.now), "ended before its time");
+                sometimes!(self.coverage, record.fate == Fate::InLine, DeadlineInLine);
+                sometimes!(self.coverage, self.phase_of(id).0, DeadlineInSlot);
+            }
+            FinishReason::Failed { kind: 0, .. } => {
+                assert!(record.num_small_failures >= 3, "given up too early");
+                self.coverage.hit(super::coverage::Rare::StepFailedForGood);
+            }
+            FinishReason::Failed { .. } => {
+                let (step, result) = answered.expect("failures come with results");
+                let mut rows = step.plan.rows.iter().zip(&step.ids);
+                let failed = |row: SequenceRef| result.errors.iter().any(|error| error.sequence == row);
+                assert!(rows.any(|(row, &owner)| owner == id && failed(row.sequence)), "it has not failed");
+            }
+            FinishReason::GroupLost => assert_eq!(record.fate, Fate::Started),
+        }
+        self.end(id, Fate::Finished(reason));
+    }
+
+    fn end(&mut self, id: RequestId, fate: Fate) {
+        let record = &mut self.records[id.0 as usize];
+        (record.fate, record.due) = (fate, None);
+        assert!(self.live.remove(&id));
+    }
+
+    /// The scheduler's own recount, and its figures against ours.
+    fn check(&self) {
+        self.scheduler.check_invariants();
+        let stats = self.scheduler.stats();
+        assert_eq!(stats.queued + stats.running, self.live.len() as u32, "queued and running are not the live ones");
+        assert_eq!(stats.plans_in_flight as usize, self.in_flight.len());
+        assert!(stats.running <= self.swarm.limits.max_sequences);
+        let num_blocks = stats.blocks_free + stats.blocks_cached + stats.blocks_fenced + stats.blocks_held;
+        assert_eq!(num_blocks, self.swarm.limits.num_blocks - 1);
+        let deadline = self.live.iter().filter_map(|&id| self.record(id).request.deadline).min();
+        assert_eq!(self.scheduler.next_deadline(), deadline);
+    }
+
+    /// Nobody may be forgotten: the best request is served soon, and something always happens.
+    fn check_progress(&mut self) {
+        let started = self.live.iter().filter(|&&id| self.record(id).fate == Fate::Started);
+        let best = started.min_by_key(|&&id| (self.record(id).request.priority, id)).copied();
+        if best.is_none() || best != self.best.0 {
+            self.best = (best, 0);
+        }
+        let limits = &self.swarm.limits;
+        // A prompt alone takes at most a plan a token; results take the depth of the pipe to come back.
+        let max_idle = limits.max_total_tokens + limits.run_ahead + 2;
+        assert!(self.num_idle_answers <= max_idle, "{} results and nobody has learned anything", self.num_idle_answers);
+        // Seated, it is served in every plan but those that wait for the fence or for its turn. Unseated, it waits for
+        // those that run to end.
+        let is_seated = best.is_some_and(|id| self.mirror.seat_of(id).is_some() && !self.record(id).is_unseated);
+        let to_run = if is_seated { 0 } else { limits.max_total_tokens * 2 };
+        let max_neglect = to_run + limits.max_sequences + 2 * limits.run_ahead + 4;
+        assert!(self.best.1 <= max_neglect, "{best:?} has not been served for {} results", self.best.1);
+    }
+
+    fn record(&self, id: RequestId) -> &Record {
+        &self.records[id.0 as usize]
+    }
+
+    fn log(&mut self, value: u64) {
+        self.log_hash = mix(self.log_hash, value);
+    }
+
+    fn log_plan(&mut self, plan: &StepPlan) {
+        self.log(plan.step_id);
+        for released in &plan.released {
+            self.log(u64::from(released.slot) << 32 | u64::from(released.epoch));
+        }
+        for new in &plan.new_sequences {
+            self.log(new.id.0 << 32 | u64::from(new.num_computed_tokens));
+            new.block_ids.iter().for_each(|&block| self.log(u64::from(block)));
+        }
+        for append in &plan.appends {
+            append.block_ids.iter().for_each(|&block| self.log(u64::from(append.slot) << 32 | u64::from(block)));
+        }
+        for row in &plan.rows {
+            self.log(u64::from(row.sequence.slot) << 32 | u64::from(row.num_tokens));
+        }
+    }
+
+    fn log_event(&mut self, event: &Event) {
+        match event {
+            Event::Started { id, num_cached_tokens } => self.log(id.0 << 32 | u64::from(*num_cached_tokens)),
+            Event::Token { id, token_id, .. } => self.log(id.0 << 32 | u64::from(*token_id) << 1 | 1),
+            Event::Finished { id, .. } => self.log(id.0 << 32 | 0xFFFF_FFFF),
+        }
+    }
+}
+
+fn has_row(plan: &StepPlan, sequence: SequenceRef) -> bool {
+    plan.rows.iter().any(|row| row.sequence == sequence)
+}
+
+fn is_end(event: &Event, expected: &FinishReason) -> bool {
+    matches!(event, Event::Finished { reason, .. } if reason == expected)
+}
