@@ -1,0 +1,14 @@
+//! Named stories: what the scheduler does in situations that a reader should be able to look up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "scenarios"]
+mod scenarios {
+    mod admission;
+    mod ends;
+    mod failures;
+    mod memory;
+    mod prefixes;
+    mod rig;
+    mod running_ahead;
+}
