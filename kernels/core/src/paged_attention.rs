@@ -21,7 +21,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 /// Rows that share one pass over keys and values.
-pub(crate) const MAX_ROWS: usize = 24;
+pub(crate) const MAX_ROWS: usize = 48;
 /// Positions that share one step of the online softmax.
 pub(crate) const TILE: usize = 64;
 /// Positions after which the softmax starts anew, its result to be merged.

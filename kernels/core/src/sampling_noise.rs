@@ -129,7 +129,7 @@ fn draw(logits: &[f32], seed: u64, position: u64) -> i64 {
     best.id as i64
 }
 
-/// At least the word's noise, and at most 0.75 more where the noise is large: with `v = 1 - u`, `-ln u >= v`, and `v` is
+/// At least the word's noise, and at most 0.75 more where the noise is above 4: with `v = 1 - u`, `-ln u >= v`, and `v` is
 /// at least `2^-(z + 1)` when the word begins with `z` ones.
 #[inline(always)]
 fn noise_bound(word: u32) -> f32 {
