@@ -7,12 +7,13 @@ mod byte_level;
 mod decoder;
 mod from_gguf;
 mod pieces;
+mod words;
 
 use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType};
 
 use crate::detokenizer::TextBuilder;
 use crate::error::TextError;
@@ -20,10 +21,13 @@ use crate::gguf::Metadata;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
 use pieces::Pieces;
+use words::Words;
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// How to cut words, where the tokenizers crate is not asked to: its own way takes 400 bytes for each byte of text.
+    words: Option<Words>,
     pieces: Pieces,
     /// Ids around every text that asks for special tokens, where the post-processor does not add them (GGUF).
     prefix: Option<u32>,
@@ -69,7 +73,7 @@ impl Tokenizer {
         // A file may carry the truncation and padding of somebody's training run.
         inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
-        Ok(Self { inner, pieces, prefix: None, suffix: None, bos_token: None, eos_token: None })
+        Ok(Self { inner, words: None, pieces, prefix: None, suffix: None, bos_token: None, eos_token: None })
     }
 
     /// Names the beginning and end tokens, as `tokenizer_config.json` does; `None` leaves the name as it is.
@@ -104,24 +108,71 @@ impl Tokenizer {
     /// Text to ids. `add_special` adds what the model's own post-processor adds (BOS); special tokens written in the
     /// text are recognised either way.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
-        let encoding = self.inner.encode(text, add_special).map_err(|error| TextError::Encode(error.to_string()))?;
-        let known = |id: u32| (id as usize) < self.pieces.len();
-        let end = text.len()..text.len();
         let mut result = Encoding::default();
-        result.push_all(self.prefix.filter(|_| add_special).map(|id| (id, 0..0)));
-        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
-        result.push_all(tokens.filter(|(id, _)| known(**id)).map(|(&id, &(start, end))| (id, start..end)));
-        result.push_all(self.suffix.filter(|_| add_special).map(|id| (id, end)));
+        self.prefix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
+        self.encode_text(text, add_special, true, &mut result)?;
+        self.suffix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, text.len()..text.len()));
         Ok(result)
     }
 
-    /// The ids of [`Self::encode`] without the offsets, which cost about as much again.
+    /// The ids of [`Self::encode`] alone.
     pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        let mut result = Encoding::default();
+        self.prefix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
+        self.encode_text(text, add_special, false, &mut result)?;
+        self.suffix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
+        Ok(result.ids)
+    }
+
+    fn encode_text(
+        &self,
+        text: &str,
+        add_special: bool,
+        offsets: bool,
+        result: &mut Encoding,
+    ) -> Result<(), TextError> {
+        let failed = |error: tokenizers::Error| TextError::Encode(error.to_string());
+        if let Some(words) = &self.words {
+            return self.encode_words(words, text, result).map_err(failed);
+        }
         let encoding =
-            self.inner.encode_fast(text, add_special).map_err(|error| TextError::Encode(error.to_string()))?;
-        let ids = encoding.get_ids().iter().copied().filter(|&id| (id as usize) < self.pieces.len());
-        let prefix = self.prefix.filter(|_| add_special);
-        Ok(prefix.into_iter().chain(ids).chain(self.suffix.filter(|_| add_special)).collect())
+            if offsets { self.inner.encode(text, add_special) } else { self.inner.encode_fast(text, add_special) };
+        let encoding = encoding.map_err(failed)?;
+        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            result.push(id, start..end);
+        }
+        Ok(())
+    }
+
+    /// Byte-level encoding: added tokens are taken out, the rest is cut into words, each word is merged.
+    fn encode_words(&self, words: &Words, text: &str, result: &mut Encoding) -> tokenizers::Result<()> {
+        let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
+        let mut symbols = String::new();
+        let mut at = 0;
+        for (piece, (start, end), tokens) in added.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            if let Some(tokens) = tokens {
+                for token in tokens {
+                    result.push(token.id, start..end);
+                }
+                at = end;
+                continue;
+            }
+            words.cut(piece, |word| {
+                symbols.clear();
+                symbols.extend(word.bytes().map(byte_level::symbol));
+                for token in self.inner.get_model().tokenize(&symbols)? {
+                    let known = (token.id as usize) < self.pieces.len();
+                    // An id above the vocabulary stands for one byte that the vocabulary lacks.
+                    let end = at + if known { self.pieces.bytes(token.id).len() } else { 1 };
+                    if known {
+                        result.push(token.id, whole_characters(text, at..end));
+                    }
+                    at = end;
+                }
+                tokenizers::Result::Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Ids to text in one piece. Bytes that make no character become U+FFFD; ids that no token has are left out.
@@ -183,11 +234,9 @@ impl Tokenizer {
 }
 
 impl Encoding {
-    fn push_all(&mut self, tokens: impl IntoIterator<Item = (u32, Range<usize>)>) {
-        for (id, range) in tokens {
-            self.ids.push(id);
-            self.offsets.push(range);
-        }
+    fn push(&mut self, id: u32, offsets: Range<usize>) {
+        self.ids.push(id);
+        self.offsets.push(offsets);
     }
 }
 
@@ -199,6 +248,13 @@ impl std::fmt::Debug for Tokenizer {
             .field("eos_token", &self.eos_token)
             .finish_non_exhaustive()
     }
+}
+
+/// The range widened to the characters that it has parts of.
+fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (range.end..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    start..end
 }
 
 /// One entry of `added_tokens_decoder` (`tokenizer_config.json`).

@@ -5,14 +5,12 @@
 
 use std::collections::HashMap;
 
+use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Vocab as Alphabet};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use super::decoder::TokenDecoder;
 use super::pieces::Pieces;
+use super::words::{WordRules, Words};
 use super::{Tokenizer, byte_level};
 use crate::end_tokens::is_turn_end;
 use crate::error::TextError;
@@ -25,35 +23,20 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
 /// How text is cut into words before merging, and what goes with it.
+#[derive(Clone, Copy)]
 struct PreTokenizer {
-    /// Applied one after the other, each to the pieces that the one before left.
-    splits: &'static [&'static str],
+    rules: WordRules,
     /// A word that is a token is taken whole, without merging.
     ignore_merges: bool,
     /// Whether a text begins with BOS unless the header says otherwise.
     add_bos: bool,
 }
 
-const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const DIGIT: &str = r"\p{N}";
-const GPT2: PreTokenizer = PreTokenizer { splits: &[GPT2_WORDS], ignore_merges: false, add_bos: false };
-const DIGITS_THEN_GPT2: PreTokenizer = PreTokenizer { splits: &[DIGIT, GPT2_WORDS], ..GPT2 };
-// The contractions are spelled out: under `(?i)` the long s (U+017F) would count as an s.
-const LLAMA3: PreTokenizer = PreTokenizer {
-    splits: &[concat!(
-        r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )],
-    ignore_merges: true,
-    add_bos: true,
-};
-const QWEN2: PreTokenizer = PreTokenizer {
-    splits: &[concat!(
-        r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )],
-    ..GPT2
-};
+const GPT2: PreTokenizer = PreTokenizer { rules: WordRules::Gpt2, ignore_merges: false, add_bos: false };
+const DIGITS_THEN_GPT2: PreTokenizer = PreTokenizer { rules: WordRules::DigitsThenGpt2, ..GPT2 };
+const LLAMA3: PreTokenizer =
+    PreTokenizer { rules: WordRules::Llama3 { max_digits: 3 }, ignore_merges: true, add_bos: true };
+const QWEN2: PreTokenizer = PreTokenizer { rules: WordRules::Llama3 { max_digits: 1 }, ..GPT2 };
 
 /// llama.cpp's names (`llama-vocab.cpp`, `tokenizer_pre`), those that mean the same together.
 fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
@@ -83,17 +66,15 @@ pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let Some(pre) = pre_tokenizer(pre) else { return unsupported("pre-tokenizer", pre) };
     let vocab = Vocab::read(metadata)?;
     let mut inner = tokenizers::Tokenizer::new(bpe(metadata, &vocab, pre.ignore_merges)?);
-    inner.with_pre_tokenizer(Some(splitter(&pre).map_err(|error| metadata.error(error.to_string()))?));
-    inner.with_decoder(Some(ByteLevel::default()));
     add_marked_tokens(&mut inner, &vocab).map_err(|error| metadata.error(error.to_string()))?;
-    finish(metadata, inner, &vocab, pre.add_bos)
+    finish(metadata, inner, &vocab, pre)
 }
 
 fn finish(
     metadata: &Metadata,
     inner: tokenizers::Tokenizer,
     vocab: &Vocab<'_>,
-    add_bos: bool,
+    pre: PreTokenizer,
 ) -> Result<Tokenizer, TextError> {
     let name = |id: Option<u32>| id.map(|id| vocab.tokens[id as usize].clone());
     let bos = vocab.id(metadata, "tokenizer.ggml.bos_token_id")?;
@@ -107,8 +88,9 @@ fn finish(
     };
     Ok(Tokenizer {
         inner,
+        words: Some(Words::new(pre.rules)),
         pieces: vocab.pieces(),
-        prefix: edge("tokenizer.ggml.add_bos_token", add_bos, bos)?,
+        prefix: edge("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?,
         suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?,
         bos_token: name(bos),
         eos_token: name(eos),
@@ -201,16 +183,6 @@ fn split_merge(merge: &str) -> Option<(&str, &str)> {
     let first = merge.chars().next()?.len_utf8();
     let space = first + merge[first..].find(' ')?;
     Some((&merge[..space], &merge[space + 1..]))
-}
-
-fn splitter(pre: &PreTokenizer) -> tokenizers::Result<Sequence> {
-    let mut steps: Vec<PreTokenizerWrapper> = Vec::with_capacity(pre.splits.len() + 1);
-    for &pattern in pre.splits {
-        let pattern = SplitPattern::Regex(pattern.to_owned());
-        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into());
-    }
-    steps.push(ByteLevel::new(false, false, false).into());
-    Ok(Sequence::new(steps))
 }
 
 /// Control and user-defined tokens are found in text before anything else.

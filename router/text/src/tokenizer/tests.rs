@@ -206,7 +206,7 @@ fn sentencepiece_decoding_drops_the_first_space_only() {
 #[test]
 fn decoding_agrees_with_the_tokenizers_crate_on_valid_text() {
     let mut random = Random::new(3);
-    for tokenizer in decoding_kinds() {
+    for tokenizer in decoding_kinds().into_iter().filter(|tokenizer| tokenizer.inner.get_decoder().is_some()) {
         for _ in 0..2000 {
             let ids: Vec<u32> =
                 (0..random.below(12)).map(|_| random.below(tokenizer.vocab_size() as usize) as u32).collect();
