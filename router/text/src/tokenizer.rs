@@ -21,19 +21,26 @@ use crate::gguf::Metadata;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
 use pieces::Pieces;
-use words::Words;
+use words::{WordRules, Words};
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// How to cut words, where the tokenizers crate is not asked to: its own way takes 400 bytes for each byte of text.
-    words: Option<Words>,
     pieces: Pieces,
-    /// Ids around every text that asks for special tokens, where the post-processor does not add them (GGUF).
-    prefix: Option<u32>,
-    suffix: Option<u32>,
+    /// Known word rules; without them the crate cuts, which takes 400 bytes of memory for each byte of text.
+    by_hand: Option<ByHand>,
     bos_token: Option<String>,
     eos_token: Option<String>,
+}
+
+/// Encoding without the crate's pre-tokenizer and post-processor.
+struct ByHand {
+    words: Words,
+    /// Ids around a text that asks for special tokens.
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    /// Whether offsets are ours too: the post-processor of a `tokenizer.json` has its own ideas of them.
+    offsets: bool,
 }
 
 /// An encoded text.
@@ -73,7 +80,11 @@ impl Tokenizer {
         // A file may carry the truncation and padding of somebody's training run.
         inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
-        Ok(Self { inner, words: None, pieces, prefix: None, suffix: None, bos_token: None, eos_token: None })
+        let by_hand = WordRules::from_json(&json).and_then(|rules| {
+            let (prefix, suffix) = added_around(&inner)?;
+            Some(ByHand { words: Words::new(rules), prefix, suffix, offsets: false })
+        });
+        Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None })
     }
 
     /// Names the beginning and end tokens, as `tokenizer_config.json` does; `None` leaves the name as it is.
@@ -108,55 +119,47 @@ impl Tokenizer {
     /// Text to ids. `add_special` adds what the model's own post-processor adds (BOS); special tokens written in the
     /// text are recognised either way.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
-        let mut result = Encoding::default();
-        self.prefix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
-        self.encode_text(text, add_special, true, &mut result)?;
-        self.suffix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, text.len()..text.len()));
-        Ok(result)
+        if let Some(by_hand) = self.by_hand.as_ref().filter(|by_hand| by_hand.offsets) {
+            return self.encode_by_hand(by_hand, text, add_special).map_err(|error| failed(&error));
+        }
+        let encoding = self.inner.encode(text, add_special).map_err(|error| failed(&error))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets })
     }
 
     /// The ids of [`Self::encode`] alone.
     pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
-        let mut result = Encoding::default();
-        self.prefix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
-        self.encode_text(text, add_special, false, &mut result)?;
-        self.suffix.filter(|_| add_special).into_iter().for_each(|id| result.push(id, 0..0));
-        Ok(result.ids)
+        let ids = match &self.by_hand {
+            Some(by_hand) => self.encode_by_hand(by_hand, text, add_special).map(|encoding| encoding.ids),
+            None => self.inner.encode_fast(text, add_special).map(|encoding| encoding.get_ids().to_vec()),
+        };
+        ids.map_err(|error| failed(&error))
     }
 
-    fn encode_text(
-        &self,
-        text: &str,
-        add_special: bool,
-        offsets: bool,
-        result: &mut Encoding,
-    ) -> Result<(), TextError> {
-        let failed = |error: tokenizers::Error| TextError::Encode(error.to_string());
-        if let Some(words) = &self.words {
-            return self.encode_words(words, text, result).map_err(failed);
+    fn encode_by_hand(&self, by_hand: &ByHand, text: &str, add_special: bool) -> tokenizers::Result<Encoding> {
+        let mut result = Encoding::default();
+        if add_special {
+            result.push_all(&by_hand.prefix, &(0..0));
         }
-        let encoding =
-            if offsets { self.inner.encode(text, add_special) } else { self.inner.encode_fast(text, add_special) };
-        let encoding = encoding.map_err(failed)?;
-        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            result.push(id, start..end);
+        self.encode_words(&by_hand.words, text, &mut result)?;
+        if add_special {
+            result.push_all(&by_hand.suffix, &(text.len()..text.len()));
         }
-        Ok(())
+        Ok(result)
     }
 
     /// Byte-level encoding: added tokens are taken out, the rest is cut into words, each word is merged.
     fn encode_words(&self, words: &Words, text: &str, result: &mut Encoding) -> tokenizers::Result<()> {
         let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
         let mut symbols = String::new();
-        let mut at = 0;
         for (piece, (start, end), tokens) in added.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             if let Some(tokens) = tokens {
                 for token in tokens {
                     result.push(token.id, start..end);
                 }
-                at = end;
                 continue;
             }
+            let mut at = start;
             words.cut(piece, |word| {
                 symbols.clear();
                 symbols.extend(word.bytes().map(byte_level::symbol));
@@ -238,6 +241,12 @@ impl Encoding {
         self.ids.push(id);
         self.offsets.push(offsets);
     }
+
+    fn push_all(&mut self, ids: &[u32], offsets: &Range<usize>) {
+        for &id in ids {
+            self.push(id, offsets.clone());
+        }
+    }
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -250,9 +259,21 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// What a post-processor puts before and after a text; `None` if it does more than that.
+fn added_around(inner: &tokenizers::Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
+    let ids = |add_special| inner.encode_fast("a", add_special).ok().map(|encoding| encoding.get_ids().to_vec());
+    let (with, without) = (ids(true)?, ids(false)?);
+    let at = with.windows(without.len().max(1)).position(|window| window == without)?;
+    Some((with[..at].to_vec(), with[at + without.len()..].to_vec()))
+}
+
+fn failed(error: &tokenizers::Error) -> TextError {
+    TextError::Encode(error.to_string())
+}
+
 /// The range widened to the characters that it has parts of.
 fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
-    let start = (0..=range.start).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let start = (0..=range.start.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let end = (range.end..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     start..end
 }

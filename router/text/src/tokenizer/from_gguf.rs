@@ -11,7 +11,7 @@ use tokenizers::models::bpe::{BPE, Vocab as Alphabet};
 use super::decoder::TokenDecoder;
 use super::pieces::Pieces;
 use super::words::{WordRules, Words};
-use super::{Tokenizer, byte_level};
+use super::{ByHand, Tokenizer, byte_level};
 use crate::end_tokens::is_turn_end;
 use crate::error::TextError;
 use crate::gguf::Metadata;
@@ -35,8 +35,8 @@ struct PreTokenizer {
 const GPT2: PreTokenizer = PreTokenizer { rules: WordRules::Gpt2, ignore_merges: false, add_bos: false };
 const DIGITS_THEN_GPT2: PreTokenizer = PreTokenizer { rules: WordRules::DigitsThenGpt2, ..GPT2 };
 const LLAMA3: PreTokenizer =
-    PreTokenizer { rules: WordRules::Llama3 { max_digits: 3 }, ignore_merges: true, add_bos: true };
-const QWEN2: PreTokenizer = PreTokenizer { rules: WordRules::Llama3 { max_digits: 1 }, ..GPT2 };
+    PreTokenizer { rules: WordRules::Llama3 { max_digits: 3, long_s: false }, ignore_merges: true, add_bos: true };
+const QWEN2: PreTokenizer = PreTokenizer { rules: WordRules::Llama3 { max_digits: 1, long_s: false }, ..GPT2 };
 
 /// llama.cpp's names (`llama-vocab.cpp`, `tokenizer_pre`), those that mean the same together.
 fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
@@ -86,15 +86,14 @@ fn finish(
         }
         Ok(id.filter(|_| wanted.unwrap_or(default)))
     };
-    Ok(Tokenizer {
-        inner,
-        words: Some(Words::new(pre.rules)),
-        pieces: vocab.pieces(),
-        prefix: edge("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?,
-        suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?,
-        bos_token: name(bos),
-        eos_token: name(eos),
-    })
+    let by_hand = ByHand {
+        words: Words::new(pre.rules),
+        prefix: edge("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?.into_iter().collect(),
+        suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?.into_iter().collect(),
+        offsets: true,
+    };
+    let pieces = vocab.pieces();
+    Ok(Tokenizer { inner, pieces, by_hand: Some(by_hand), bos_token: name(bos), eos_token: name(eos) })
 }
 
 /// The tokens of a header with their types.

@@ -36,6 +36,55 @@ fn json_and_gguf_of_one_vocabulary_give_the_same_ids() {
 }
 
 #[test]
+fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
+    let split = |pattern: &str| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})
+    };
+    let template = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {
+        "<|im_start|>": {"id": "<|im_start|>", "ids": [306], "tokens": ["<|im_start|>"]}},
+        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    let llama3 = tiny_with(|json| {
+        json["pre_tokenizer"] = split(words::LLAMA3_EXPRESSION);
+        json["post_processor"] = template;
+    });
+    let qwen2 = tiny_with(|json| json["pre_tokenizer"] = split(words::QWEN2_EXPRESSION));
+    let alphabet = [
+        "Hello",
+        "the",
+        "<|im_end|>",
+        "'ſ",
+        "'S",
+        " ",
+        "\n",
+        "\t",
+        "123",
+        "é",
+        "한",
+        "😀",
+        "!",
+        " world",
+        "\r\n",
+        "  ",
+    ];
+    let mut random = Random::new(9);
+    for tokenizer in [tiny(), llama3.unwrap(), qwen2.unwrap()] {
+        assert!(tokenizer.by_hand.is_some());
+        for _ in 0..1000 {
+            let text = random.string(&alphabet, 12);
+            for add_special in [true, false] {
+                let expected = tokenizer.inner.encode(text.as_str(), add_special).unwrap();
+                assert_eq!(tokenizer.encode_ids(&text, add_special).unwrap(), expected.get_ids(), "{text:?}");
+            }
+        }
+    }
+    let other = tiny_with(|json| json["pre_tokenizer"] = split("x")).unwrap();
+    assert!(other.by_hand.is_none() && llama2().by_hand.is_none());
+    assert_eq!(other.encode_ids("Hello", true).unwrap(), other.encode("Hello", true).unwrap().ids);
+}
+
+#[test]
 fn offsets_are_byte_ranges_of_the_text() {
     let encoding = tiny().encode("é Hello<|im_end|>", true).unwrap();
     let parts: Vec<&str> = encoding.offsets.iter().map(|range| &"é Hello<|im_end|>"[range.clone()]).collect();

@@ -5,6 +5,7 @@
 //! stands for is written beside it. `\s` is Unicode's white space, `L` and `N` its letters and numbers, `O` the rest.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
+use serde_json::Value;
 
 /// How words are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +15,8 @@ pub(super) enum WordRules {
     /// Every number alone (`N`), then GPT-2's between them: `SmolLM`'s, `StarCoder`'s.
     DigitsThenGpt2,
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLN]?L+|N{1,max_digits}| ?O+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`, with 3 digits
-    /// Llama 3's, with 1 Qwen 2's. The long s (U+017F) is no s here, as in llama.cpp.
-    Llama3 { max_digits: usize },
+    /// Llama 3's, with 1 Qwen 2's. Under `(?i)` the long s (U+017F) is an s; llama.cpp does not take it for one.
+    Llama3 { max_digits: usize, long_s: bool },
 }
 
 /// A cutter with its tables.
@@ -30,6 +31,45 @@ pub(super) struct Words {
 type Ranges = Vec<(char, char)>;
 
 const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
+
+/// As they stand in the `tokenizer.json` of Llama 3 and Qwen 2 and their many descendants.
+pub(super) const LLAMA3_EXPRESSION: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+pub(super) const QWEN2_EXPRESSION: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+impl WordRules {
+    /// The rules that a whole `tokenizer.json` follows, if they are among these.
+    pub(super) fn from_json(json: &Value) -> Option<Self> {
+        let pre = &json["pre_tokenizer"];
+        if json["model"]["type"] != "BPE" {
+            return None;
+        }
+        if is_byte_level(pre, true) {
+            return Some(Self::Gpt2);
+        }
+        let [split, byte_level] = pre["pretokenizers"].as_array()?.as_slice() else { return None };
+        let isolates = split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] == false;
+        if !(isolates && is_byte_level(byte_level, false)) {
+            return None;
+        }
+        match split["pattern"]["Regex"].as_str()? {
+            LLAMA3_EXPRESSION => Some(Self::Llama3 { max_digits: 3, long_s: true }),
+            QWEN2_EXPRESSION => Some(Self::Llama3 { max_digits: 1, long_s: true }),
+            _ => None,
+        }
+    }
+}
+
+fn is_byte_level(json: &Value, cuts: bool) -> bool {
+    json["type"] == "ByteLevel"
+        && json["add_prefix_space"] == false
+        && json["use_regex"].as_bool().unwrap_or(true) == cuts
+}
 
 impl Words {
     pub(super) fn new(rules: WordRules) -> Self {
@@ -55,7 +95,10 @@ impl Words {
         while let Some(first) = rest.chars().next() {
             let len = match self.rules {
                 WordRules::Gpt2 | WordRules::DigitsThenGpt2 => self.gpt2_word(rest, first),
-                WordRules::Llama3 { max_digits } => self.llama3_word(rest, first, max_digits),
+                WordRules::Llama3 { max_digits, long_s } => match rest.strip_prefix("'ſ") {
+                    Some(after) if long_s => rest.len() - after.len(),
+                    _ => self.llama3_word(rest, first, max_digits),
+                },
             };
             let (word, after) = rest.split_at(len);
             take(word)?;
@@ -212,11 +255,13 @@ mod tests {
             "\n", "\r\n", "\u{a0}", "\u{3000}", "\u{85}", "!", ".", "😀", "\u{200d}", "\u{4}", "\u{378}", "中", "_",
         ];
         let qwen2 = LLAMA3.replace("{1,3}", "");
-        let rules: [(WordRules, &[&str]); 4] = [
+        let rules: [(WordRules, &[&str]); 6] = [
             (WordRules::Gpt2, &[GPT2]),
             (WordRules::DigitsThenGpt2, &[r"\p{N}", GPT2]),
-            (WordRules::Llama3 { max_digits: 3 }, &[LLAMA3]),
-            (WordRules::Llama3 { max_digits: 1 }, &[&qwen2]),
+            (WordRules::Llama3 { max_digits: 3, long_s: false }, &[LLAMA3]),
+            (WordRules::Llama3 { max_digits: 1, long_s: false }, &[&qwen2]),
+            (WordRules::Llama3 { max_digits: 3, long_s: true }, &[LLAMA3_EXPRESSION]),
+            (WordRules::Llama3 { max_digits: 1, long_s: true }, &[QWEN2_EXPRESSION]),
         ];
         let mut random = Random::new(5);
         for (rules, expressions) in rules {
