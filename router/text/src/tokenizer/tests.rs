@@ -49,7 +49,10 @@ fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
         json["pre_tokenizer"] = split(words::LLAMA3_EXPRESSION);
         json["post_processor"] = template;
     });
-    let qwen2 = tiny_with(|json| json["pre_tokenizer"] = split(words::QWEN2_EXPRESSION));
+    let qwen2 = tiny_with(|json| {
+        json["pre_tokenizer"] = split(words::QWEN2_EXPRESSION);
+        json["normalizer"] = json!({"type": "NFC"});
+    });
     let alphabet = [
         "Hello",
         "the",
@@ -61,6 +64,8 @@ fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
         "\t",
         "123",
         "é",
+        "e\u{301}",
+        "\u{fb2c}",
         "한",
         "😀",
         "!",
