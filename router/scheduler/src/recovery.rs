@@ -13,7 +13,9 @@
 //! is still in the tree and will be found there. Everybody else's results stand. Answers for the old epochs still come
 //! (tokens or errors, both are ignored), since the plans in flight name them.
 //!
-//! A failed step also halves the token budget for a while, for what fails is usually memory. A step at the smallest
+//! A failed step also halves the token budget for a while, for what fails is usually memory. Failures of plans that
+//! were sent before it was known say nothing new: a worker may void whatever follows a failed step, until it sees the
+//! answer to it. They undo their sequences in the same way, but reduce nothing and count for nothing. A step at the smallest
 //! budget cannot be made smaller: sequences that see `MAX_STEP_FAILURES` of those without a good step between end as
 //! failed, so that a worker that cannot compute anything does not keep them for ever.
 
@@ -30,8 +32,12 @@ const MAX_STEP_FAILURES: u32 = 3;
 impl Scheduler {
     /// A whole step failed.
     pub(crate) fn fail_step(&mut self, plan: &SentPlan, error: &StepError, events: &mut Vec<Event>) {
-        let is_smallest = plan.num_tokens() <= self.budget.floor();
-        self.budget.step_failed(plan.num_tokens());
+        let is_news = plan.step_id >= self.failure_known_from;
+        let is_smallest = is_news && plan.num_tokens() <= self.budget.floor();
+        if is_news {
+            self.failure_known_from = self.clock.sent;
+            self.budget.step_failed(plan.num_tokens());
+        }
         let mut failed: Vec<SequenceRef> = plan.rows.iter().map(|row| row.sequence).collect();
         failed.sort_unstable();
         let tainted = self.retract(plan, &failed);

@@ -28,6 +28,8 @@ pub struct Scheduler {
     /// Oldest first; as many as `clock` says.
     pub(crate) in_flight: VecDeque<SentPlan>,
     pub(crate) budget: TokenBudget,
+    /// Plans from this one on were made in the knowledge of the last failed step.
+    pub(crate) failure_known_from: u64,
     /// Where the turn stands when a reduced budget cannot serve all decodes at once.
     pub(crate) decode_turn: u32,
     pub(crate) num_arrivals: u64,
@@ -94,6 +96,7 @@ impl Scheduler {
             clock: PlanClock::default(),
             in_flight: VecDeque::new(),
             budget: TokenBudget::new(limits.max_plan_tokens),
+            failure_known_from: 0,
             decode_turn: 0,
             num_arrivals: 0,
             totals: Totals::default(),
@@ -165,6 +168,7 @@ impl Scheduler {
         self.blocks = BlockManager::new(&self.limits);
         self.clock = PlanClock::default();
         self.in_flight.clear();
+        self.failure_known_from = 0;
         self.budget = TokenBudget::new(self.limits.max_plan_tokens);
         self.expire(now, events);
     }

@@ -25,8 +25,7 @@ impl TokenBudget {
         self.max.min(2)
     }
 
-    /// A step of `num_tokens` failed: the next ones are at most half as large. (Those sent before it was known may
-    /// fail too; measured by their own size they do not halve it again and again.)
+    /// A step of `num_tokens` failed: the next ones are at most half as large.
     pub(crate) fn step_failed(&mut self, num_tokens: u32) {
         self.now = self.now.min((num_tokens / 2).max(self.floor()));
         self.num_good_steps = 0;
@@ -53,8 +52,6 @@ mod tests {
         let mut budget = TokenBudget::new(64);
         budget.step_failed(40);
         assert_eq!(budget.now(), 20);
-        budget.step_failed(40);
-        assert_eq!(budget.now(), 20, "a second plan of the same size does not halve it again");
         budget.step_failed(3);
         assert_eq!(budget.now(), 2);
         for _ in 0..STEPS_TO_DOUBLE * 5 {

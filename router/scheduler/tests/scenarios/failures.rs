@@ -89,6 +89,19 @@ fn who_was_not_in_the_failed_step_keeps_what_is_in_flight() {
 }
 
 #[test]
+fn failures_of_plans_that_were_sent_before_the_first_was_known_reduce_nothing() {
+    let mut rig = Rig::new(Limits { run_ahead: 3, ..limits() });
+    rig.submit(request(1, prompt(1, 16), 9));
+    let in_flight: Vec<_> = std::iter::from_fn(|| rig.try_plan()).collect();
+    assert_eq!(in_flight.iter().map(widths).collect::<Vec<_>>(), [[16], [1], [1], [1]]);
+    for plan in &in_flight {
+        rig.fail(plan);
+    }
+    assert_eq!(widths(&rig.plan()), [8], "half of the step that failed, not of those behind it");
+    assert_eq!(rig.end(1), None);
+}
+
+#[test]
 fn a_step_that_fails_at_its_smallest_ends_its_requests_in_the_end() {
     let mut rig = Rig::new(limits());
     rig.submit(request(1, prompt(1, 12), 9));

@@ -32,6 +32,8 @@ pub(crate) struct Swarm {
     pub(crate) group_losses: u64,
     /// Chance a step.
     pub(crate) step_errors: u64,
+    /// Whether plans behind a failed step fail with it, until the scheduler has answered.
+    pub(crate) voids_followers: bool,
     /// Chance a row.
     pub(crate) sequence_errors: u64,
     /// Chance that a result is held back although it is there.
@@ -71,6 +73,7 @@ impl Swarm {
             cancel_storms: on(rng, 5),
             group_losses: on(rng, 4),
             step_errors: on(rng, 120),
+            voids_followers: rng.permille(500),
             sequence_errors: on(rng, 30),
             delays: on(rng, 900),
             limits,

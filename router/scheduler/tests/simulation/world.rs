@@ -32,6 +32,8 @@ pub(crate) struct World {
     live: BTreeSet<RequestId>,
     in_flight: VecDeque<SentStep>,
     num_answered: u64,
+    /// Plans before this one fail because one before them has.
+    void_until: u64,
     now: Time,
     events: Vec<Event>,
     /// Counts when the last plan was sent.
@@ -67,6 +69,7 @@ impl World {
             live: BTreeSet::new(),
             in_flight: VecDeque::new(),
             num_answered: 0,
+            void_until: 0,
             now: Time(0),
             events: Vec::new(),
             last_stats: Stats::default(),
@@ -208,7 +211,7 @@ impl World {
         self.mirror.reset();
         self.worker = Worker::new(&self.swarm.limits, self.swarm.vocab_size);
         self.in_flight.clear();
-        self.num_answered = 0;
+        (self.num_answered, self.void_until) = (0, 0);
         self.num_idle_answers = 0;
         self.last_stats = self.scheduler.stats();
         self.take_events(None);
@@ -345,6 +348,10 @@ impl World {
     }
 
     fn draw_faults(&mut self, step: &SentStep) -> Faults {
+        if step.plan.step_id < self.void_until {
+            self.coverage.hit(super::coverage::Rare::FollowerVoided);
+            return Faults { step: true, sequences: Vec::new() };
+        }
         if self.is_draining {
             return Faults::default();
         }
@@ -352,6 +359,9 @@ impl World {
             let num_tokens: u32 = step.plan.rows.iter().map(|row| row.num_tokens).sum();
             for &id in &step.ids {
                 self.records[id.0 as usize].num_small_failures += u32::from(num_tokens <= 2);
+            }
+            if self.swarm.voids_followers {
+                self.void_until = self.mirror.num_sent;
             }
             return Faults { step: true, sequences: Vec::new() };
         }
