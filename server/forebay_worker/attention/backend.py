@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from forebay_worker.kv_cache import LayerKvCache
+from forebay_worker.layers.rotary import Rotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +31,23 @@ class AttentionMetadata:
     max_context_len: int
 
 
+@dataclasses.dataclass(frozen=True)
+class AttentionStep:
+    """What every layer's attention shares in one step."""
+
+    rotation: Rotation
+    metadata: AttentionMetadata
+
+
 class AttentionBackend(Protocol):
     """Causal attention of packed rows, prompt chunks and decodes mixed."""
 
     name: str
 
     def forward(
-        self,
-        q_THD: Tensor,
-        k_TKD: Tensor,
-        v_TKD: Tensor,
-        kv: LayerKvCache,
-        metadata: AttentionMetadata,
-        scale: float,
+        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, kv: LayerKvCache, step: AttentionStep, scale: float
     ) -> Tensor:
-        """Write k and v into the cache, then attend: [T, H, D] in q's dtype. Inputs need not be contiguous."""
+        """Rotate q and k, write k and v into the cache, then attend: [T, H, D] in q's dtype.
+
+        Tokens may be strided (parts of a merged projection); q and k may be overwritten.
+        """

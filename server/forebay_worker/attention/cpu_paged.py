@@ -1,12 +1,12 @@
-"""The CPU kernel's backend: reads blocks where they lie, all rows in one call."""
+"""The CPU kernel's backend: one pass rotates and writes, one reads blocks where they lie."""
 
 from __future__ import annotations
 
-from forebay_kernels.ops.kv_cache import write_kv_cache
 from forebay_kernels.ops.paged_attention import paged_attention
+from forebay_kernels.ops.rotary import rotary_write_kv
 from torch import Tensor
 
-from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.attention.backend import AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 
 
@@ -16,16 +16,20 @@ class CpuPaged:
     name = "paged"
 
     def forward(
-        self,
-        q_THD: Tensor,
-        k_TKD: Tensor,
-        v_TKD: Tensor,
-        kv: LayerKvCache,
-        metadata: AttentionMetadata,
-        scale: float,
+        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, kv: LayerKvCache, step: AttentionStep, scale: float
     ) -> Tensor:
         """See AttentionBackend."""
-        write_kv_cache(k_TKD, v_TKD, kv.key, kv.value, metadata.slot_mapping_T)
+        rotation, metadata = step.rotation, step.metadata
+        rotary_write_kv(
+            q_THD,
+            k_TKD,
+            v_TKD,
+            rotation.table_PR,
+            rotation.positions_T,
+            kv.key,
+            kv.value,
+            metadata.slot_mapping_T,
+        )
         return paged_attention(
             q_THD,
             kv.key,

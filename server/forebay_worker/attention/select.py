@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
 from forebay_worker.attention.backend import AttentionBackend
@@ -34,6 +32,4 @@ def _paged_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"the kernel is for cpu and the device is `{device}`"
     if dtype not in KERNEL_DTYPES:
         return f"the kernel takes no activations in `{dtype}`"
-    if importlib.util.find_spec("forebay_kernels._native") is None:
-        return "forebay_kernels has no native library here (build it with `make build`)"
     return None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.attention.backend import AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 
 
@@ -19,15 +19,11 @@ class TorchSdpa:
     name = "sdpa"
 
     def forward(
-        self,
-        q_THD: Tensor,
-        k_TKD: Tensor,
-        v_TKD: Tensor,
-        kv: LayerKvCache,
-        metadata: AttentionMetadata,
-        scale: float,
+        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, kv: LayerKvCache, step: AttentionStep, scale: float
     ) -> Tensor:
         """See AttentionBackend."""
+        metadata = step.metadata
+        q_THD, k_TKD = step.rotation(q_THD), step.rotation(k_TKD)
         write(kv.key, k_TKD, metadata.slot_mapping_T)
         write(kv.value, v_TKD, metadata.slot_mapping_T)
         out_THD = torch.empty(q_THD.shape, dtype=q_THD.dtype, device=q_THD.device)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from torch import Tensor
 
-from forebay_worker.attention.backend import AttentionBackend, AttentionMetadata
+from forebay_worker.attention.backend import AttentionBackend, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
-from forebay_worker.layers.rotary import Rotation
 from forebay_worker.models.spec import DecoderSpec
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionStep:
-    """What every layer's attention shares in one step."""
-
-    rotation: Rotation
-    metadata: AttentionMetadata
-    backend: AttentionBackend
 
 
 class GroupedQueryAttention:
     """Queries in groups that share a key-value head; with one group a head, plain multi-head attention."""
 
-    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Read this rank's heads."""
+        self._backend = backend
         self._num_heads = len(loader.group.shard(spec.num_heads))
         self._num_kv_heads = len(loader.group.shard(spec.num_kv_heads))
         self._head_dim = spec.head_dim
@@ -43,8 +32,8 @@ class GroupedQueryAttention:
     def __call__(self, x_TD: Tensor, kv: LayerKvCache, step: AttentionStep) -> Tensor:
         """[T, model width], whole on every rank; writes this step's keys and values into `kv`."""
         heads = self._qkv(x_TD).view(x_TD.shape[0], -1, self._head_dim)
-        num_rotated = self._num_heads + self._num_kv_heads
-        rotated = step.rotation(heads[:, :num_rotated])
-        q_THD, k_TKD = rotated[:, : self._num_heads], rotated[:, self._num_heads :]
-        out_THD = step.backend.forward(q_THD, k_TKD, heads[:, num_rotated:], kv, step.metadata, self._scale)
+        q_THD = heads[:, : self._num_heads]
+        k_TKD = heads[:, self._num_heads : -self._num_kv_heads]
+        v_TKD = heads[:, -self._num_kv_heads :]
+        out_THD = self._backend.forward(q_THD, k_TKD, v_TKD, kv, step, self._scale)
         return self._output(out_THD.reshape(x_TD.shape[0], -1))

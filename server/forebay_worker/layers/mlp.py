@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from forebay_kernels.ops.gated_activation import silu_and_mul
 from torch import Tensor
 
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
@@ -22,5 +22,4 @@ class SwiGluMlp:
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
-        gate, up = self._gate_up(x_TD).chunk(2, dim=-1)
-        return self._down(F.silu(gate).mul_(up))
+        return self._down(silu_and_mul(self._gate_up(x_TD)))

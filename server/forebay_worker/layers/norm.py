@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from forebay_kernels.ops.rms_norm import rms_norm
 from torch import Tensor
 
 from forebay_worker.layers.loading import LayerLoader
@@ -18,10 +18,5 @@ class RmsNorm:
         self._eps = spec.norm_eps
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum).
-
-        float32 inside; rounded to x's dtype before the weight is applied, as transformers does.
-        """
-        total_TD = x_TD if residual_TD is None else residual_TD + x_TD
-        normal_TD = F.rms_norm(total_TD.float(), self._weight_D.shape, eps=self._eps)
-        return self._weight_D * normal_TD.to(total_TD.dtype), total_TD
+        """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum). float32 inside."""
+        return rms_norm(x_TD, self._weight_D, self._eps, residual_TD)

@@ -1,11 +1,12 @@
 """Rotary position embedding over halves, as transformers lays out heads.
 
-T = tokens, H = heads, D = head_dim. Source: arXiv 2104.09864; llama3: Llama 3.1's `rope_scaling`.
+T = tokens, H = heads, D = head_dim, P = positions, R = rotated width (= D).
+Source: arXiv 2104.09864; llama3: Llama 3.1's `rope_scaling`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,37 +17,42 @@ from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import RopeSpec
 
 
-@dataclasses.dataclass(frozen=True)
 class Rotation:
-    """Cosines and signed sines of a step's positions, ready for every layer."""
+    """A step's positions with the table of angles, shared by all layers; backends turn queries and keys with it."""
 
-    cos_T1D: Tensor
-    sin_T1D: Tensor
-    """First half negated: what is rotated in comes from the other half."""
+    def __init__(self, table_PR: Tensor, positions_T: Tensor, dtype: torch.dtype) -> None:
+        """`table_PR`: float32, a row's first half cosines, its second half sines; `dtype`: of queries and keys."""
+        self.table_PR = table_PR
+        self.positions_T = positions_T
+        self._dtype = dtype
+
+    @functools.cached_property
+    def _cos_and_signed_sin_T1R(self) -> tuple[Tensor, Tensor]:
+        cos, sin = self.table_PR[self.positions_T].to(self._dtype).unsqueeze(1).chunk(2, dim=-1)
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def __call__(self, x_THD: Tensor) -> Tensor:
-        """Rotate heads; a new contiguous tensor. The products and their order are those of transformers."""
+        """The heads, rotated: a new tensor. The products and their order are those of transformers."""
+        cos_T1R, sin_T1R = self._cos_and_signed_sin_T1R
         first, second = x_THD.chunk(2, dim=-1)
         swapped = torch.cat((second, first), dim=-1)
-        return (x_THD * self.cos_T1D).add_(swapped.mul_(self.sin_T1D))
+        return (x_THD * cos_T1R).add_(swapped.mul_(sin_T1R))
 
 
 class RotaryEmbedding:
-    """Cosines and sines of every position, computed in float32 and then rounded to the model's dtype."""
+    """Cosines and sines of every position, in float32."""
 
     def __init__(self, spec: RopeSpec, max_position_embeddings: int, loader: LayerLoader) -> None:
-        """Compute the tables; half of each, for the halves are equal."""
+        """Compute the table; half of each, for the halves are equal."""
         frequencies = FREQUENCIES[spec.kind](spec, loader)
         positions = torch.arange(max_position_embeddings, dtype=torch.float32, device=loader.group.device)
         angles = positions[:, None] * frequencies
-        self._cos = angles.cos().to(loader.dtype)
-        self._sin = angles.sin().to(loader.dtype)
+        self._table_PR = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        self._dtype = loader.dtype
 
     def at(self, positions_T: Tensor) -> Rotation:
         """The rotation of each token of a step."""
-        cos = self._cos[positions_T].unsqueeze(1)
-        sin = self._sin[positions_T].unsqueeze(1)
-        return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+        return Rotation(self._table_PR, positions_T, self._dtype)
 
 
 def _default(spec: RopeSpec, loader: LayerLoader) -> Tensor:

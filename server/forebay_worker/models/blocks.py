@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from forebay_worker.attention.backend import AttentionBackend, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
-from forebay_worker.layers.attention import AttentionStep
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec, resolve
 
@@ -13,11 +13,11 @@ from forebay_worker.models.spec import DecoderSpec, resolve
 class PreNormBlock:
     """x + attention(norm(x)), then x + mlp(norm(x)); sums are left to the norm that comes next."""
 
-    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Build the components that the description names."""
         norm = resolve(spec.norm)
         self._attention_norm = norm(spec, loader, "attention.norm")
-        self._attention = resolve(spec.attention)(spec, loader)
+        self._attention = resolve(spec.attention)(spec, loader, backend)
         self._mlp_norm = norm(spec, loader, "mlp.norm")
         self._mlp = resolve(spec.mlp)(spec, loader)
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forebay_worker.attention.backend import AttentionBackend, AttentionMetadata
+from forebay_worker.attention.backend import AttentionBackend, AttentionMetadata, AttentionStep
 from forebay_worker.kv_cache import KvCache
-from forebay_worker.layers.attention import AttentionStep
 from forebay_worker.layers.embedding import VocabParallelEmbedding, VocabParallelHead, VocabShard
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.layers.rotary import RotaryEmbedding
@@ -27,7 +26,7 @@ class Decoder:
         self.backend = backend
         self._embedding = VocabParallelEmbedding(embedding)
         self._rotary = RotaryEmbedding(spec.rope, spec.max_position_embeddings, loader)
-        self._blocks = [block(spec, loader.at(layer)) for layer in range(spec.num_layers)]
+        self._blocks = [block(spec, loader.at(layer), backend) for layer in range(spec.num_layers)]
         self._norm = resolve(spec.norm)(spec, loader, "norm")
         self._head = VocabParallelHead(head)
 
@@ -38,7 +37,7 @@ class Decoder:
 
         input_ids_T, positions_T: int64. Returns the hidden states [T, D] after the final norm.
         """
-        step = AttentionStep(self._rotary.at(positions_T), metadata, self.backend)
+        step = AttentionStep(self._rotary.at(positions_T), metadata)
         x_TD, residual_TD = self._embedding(input_ids_T), None
         for block, kv in zip(self._blocks, kv_cache.layers, strict=True):
             x_TD, residual_TD = block(x_TD, residual_TD, kv, step)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.attention.backend import AttentionMetadata, AttentionStep
 from forebay_worker.attention.cpu_paged import CpuPaged
 from forebay_worker.attention.select import select_backend
 from forebay_worker.attention.torch_sdpa import TorchSdpa
 from forebay_worker.kv_cache import LayerKvCache
+from forebay_worker.layers.rotary import Rotation
 
 BLOCK_SIZE, NUM_BLOCKS, HEAD_DIM = 4, 24, 16
 
@@ -50,14 +51,19 @@ def test_the_kernel_agrees_with_the_reference(num_kv_heads, cache_dtype):
     step = metadata()
     num_tokens = int(step.cu_seqlens_q_S1[-1])
     heads = torch.randn(num_tokens, 6 + 2 * num_kv_heads, HEAD_DIM, generator=generator)
-    q, k, v = heads[:, :6], heads[:, 6 : 6 + num_kv_heads], heads[:, 6 + num_kv_heads :]
-    outs = [
-        backend.forward(q, k, v, cache, step, HEAD_DIM**-0.5)
-        for backend, cache in zip((CpuPaged(), TorchSdpa()), caches, strict=True)
-    ]
-    assert torch.equal(caches[0].key, caches[1].key) and torch.equal(caches[0].value, caches[1].value)
-    # Both work in float32 on equal cache contents; only the order of sums differs.
-    torch.testing.assert_close(outs[0], outs[1], atol=1e-5, rtol=0)
+    positions = torch.cat([torch.arange(before, before + new) for before, new in ROWS])
+    angles = torch.arange(64.0)[:, None] * torch.rand(HEAD_DIM // 2, generator=generator)
+    rotation = Rotation(torch.cat((angles.cos(), angles.sin()), dim=1), positions, torch.float32)
+    outs = []
+    for backend, cache in zip((CpuPaged(), TorchSdpa()), caches, strict=True):
+        q, k, v = heads.clone().split((6, num_kv_heads, num_kv_heads), dim=1)
+        outs.append(backend.forward(q, k, v, cache, AttentionStep(rotation, step), HEAD_DIM**-0.5))
+    torch.testing.assert_close(caches[0].key, caches[1].key, atol=1e-6, rtol=torch.finfo(cache_dtype).eps)
+    assert torch.equal(caches[0].value, caches[1].value)
+    # Both work in float32; the order of sums differs, and a rotated key may round to its neighbour in the cache.
+    torch.testing.assert_close(
+        outs[0], outs[1], atol=2e-5 if cache_dtype == torch.float32 else torch.finfo(cache_dtype).eps, rtol=0
+    )
 
 
 def test_auto_takes_the_kernel_on_cpu_and_the_reference_elsewhere():

@@ -33,7 +33,9 @@ def test_logits_equal_those_of_transformers(pair, load):
     ids = prompt(45)
     with torch.inference_mode():
         expected = reference(torch.tensor([ids])).logits[0]
-    torch.testing.assert_close(load(folder).step([(0, ids)]), expected, atol=ATOL, rtol=0)
+    for attention in ("sdpa", "paged"):
+        logits = load(folder, attention=attention).step([(0, ids)])
+        torch.testing.assert_close(logits, expected, atol=ATOL, rtol=0)
 
 
 def test_greedy_tokens_equal_those_of_transformers(pair, load):
@@ -48,6 +50,7 @@ def test_greedy_tokens_equal_those_of_transformers(pair, load):
         eos_token_id=None,
     )[0, len(ids) :]
     assert load(folder).greedy(ids, 32) == expected.tolist()
+    assert load(folder, attention="paged").greedy(ids, 32) == expected.tolist()
 
 
 def test_a_prompt_in_chunks_gives_the_logits_of_the_whole(pair, load):
