@@ -134,7 +134,8 @@ class Executor:
         if not batch.num_tokens:
             return _Outcome(no_ids, None, [], 0)
         hidden_TD = self._model.forward(batch.input_ids_T, batch.positions_T, self._kv_cache, batch.metadata)
-        prompt_logprobs = [entry for span in batch.prompt_spans for entry in self._prompt_logprobs(hidden_TD, span)]
+        found = [self._prompt_logprobs(hidden_TD, span) for span in batch.prompt_spans]
+        prompt_logprobs = [entry for entry in found if entry is not None]
         if not batch.sample_slots_R.size:
             return _Outcome(no_ids, None, prompt_logprobs, time.perf_counter_ns() - started)
         if batch.sample_slots_R.size < batch.num_tokens:
@@ -172,34 +173,29 @@ class Executor:
         ids = ids_R[index].clamp(min=0)
         return logprobs_of(logits, ids, self._table.num_top_logprobs[slots], self._table.top_ties[slots])
 
-    def _prompt_logprobs(self, hidden_TD: torch.Tensor, span: PromptSpan) -> list[PromptLogprobs]:
-        """One entry a tile of the output head, so that a long chunk's logits never lie in memory whole."""
-        entries = []
+    def _prompt_logprobs(self, hidden_TD: torch.Tensor, span: PromptSpan) -> PromptLogprobs | None:
+        """Log-probabilities of one sequence's prompt tokens; None on ranks but 0. The head runs in tiles."""
         num_top = max(0, int(self._table.num_prompt_logprobs[span.slot]))
+        tiles = []
         for start in range(0, span.targets.size, _HEAD_TILE):
             targets = span.targets[start : start + _HEAD_TILE].astype(np.int64)
             first = span.first_token + start
             logits_NV = self._model.logits(hidden_TD[first : first + targets.size])
-            if self._group.rank != 0:
-                continue
-            found = logprobs_of(
-                logits_NV,
-                torch.from_numpy(targets).to(logits_NV.device),
-                np.full(targets.size, num_top),
-                np.full(targets.size, self._table.top_ties[span.slot]),
-            )
-            entries.append(
-                PromptLogprobs(
-                    slot=span.slot,
-                    epoch=int(self._table.epochs[span.slot]),
-                    first_position=span.first_position + start,
-                    logprobs=found.logprobs_R,
-                    top_counts=found.top_counts_R if num_top else np.empty(0, np.uint32),
-                    top_ids=found.top_ids,
-                    top_logprobs=found.top_logprobs,
-                )
-            )
-        return entries
+            if self._group.rank == 0:
+                ids_N = torch.from_numpy(targets).to(logits_NV.device)
+                ties_N = np.full(targets.size, self._table.top_ties[span.slot])
+                tiles.append(logprobs_of(logits_NV, ids_N, np.full(targets.size, num_top), ties_N))
+        if not tiles:
+            return None
+        return PromptLogprobs(
+            slot=span.slot,
+            epoch=int(self._table.epochs[span.slot]),
+            first_position=span.first_position,
+            logprobs=np.concatenate([tile.logprobs_R for tile in tiles]),
+            top_counts=np.concatenate([tile.top_counts_R for tile in tiles]) if num_top else np.empty(0, np.uint32),
+            top_ids=np.concatenate([tile.top_ids for tile in tiles]),
+            top_logprobs=np.concatenate([tile.top_logprobs for tile in tiles]),
+        )
 
     def _commit(self, step_id: int, batch: Batch, outcome: _Outcome) -> StepResult:
         """Let the sequences grow by what was computed, and pack rank 0's result."""

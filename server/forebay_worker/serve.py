@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -50,6 +51,9 @@ def _load_and_run(service: WorkerService, config: WorkerConfig) -> bool:
         log.exception("the worker could not start")
         service.refuse(f"the worker could not start: {error}")
         return False
+    # What is loaded stays. Left to the collector, its 200,000 objects cost a full collection 110 ms in mid-step.
+    gc.collect()
+    gc.freeze()
     service.ready(executor.capabilities)
     return service.run_steps(executor.execute)
 

@@ -109,8 +109,9 @@ class WorkerService:
                 message = f"step `{item.plan.step_id}` failed: {type(error).__name__}"
                 self._results.put(_End(grpc.StatusCode.INTERNAL, message))
                 return False
-            self._results.put(encode_result(result))
+            # In this order: who has the result may at once send the plan that it makes room for.
             self._last_step_id = result.step_id
+            self._results.put(encode_result(result))
 
     def _finish(self, end: _End) -> bool:
         if end.code is grpc.StatusCode.OK:
@@ -158,8 +159,7 @@ class WorkerService:
         expected = 0
         try:
             for message in request_iterator:
-                if message.step_id != expected:
-                    raise PlanError(f"step_id is `{message.step_id}`, expected `{expected}`")
+                self._check_turn(message.step_id, expected)
                 self._plans.put(_Step(decode_plan(message), time.perf_counter_ns()))
                 expected += 1
         except PlanError as error:
@@ -168,6 +168,14 @@ class WorkerService:
         except grpc.RpcError:
             self._stream_broken = True
         self._plans.put(_End())
+
+    def _check_turn(self, step_id: int, expected: int) -> None:
+        if step_id != expected:
+            raise PlanError(f"step_id is `{step_id}`, expected `{expected}`")
+        num_waiting = expected - (0 if self._last_step_id is None else self._last_step_id + 1)
+        if self._capabilities is not None and num_waiting > self._capabilities.max_run_ahead:
+            limit = self._capabilities.max_run_ahead
+            raise PlanError(f"step `{step_id}` is sent while `{num_waiting}` wait, expected at most {limit}")
 
     def Prepare(self, request: pb.PrepareRequest, context: grpc.ServicerContext) -> pb.PrepareResponse:
         """Refuse: this worker's features do not name `grammar`."""

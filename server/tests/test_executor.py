@@ -216,7 +216,9 @@ def test_logprobs_of_a_failed_row_are_left_out():
     assert result.top_ids.tolist() == [int(raw.argmax())]
 
 
-def test_prompt_logprobs_come_chunk_by_chunk_and_stop_with_the_prompt():
+@pytest.mark.parametrize("tile", [2, 64])
+def test_prompt_logprobs_come_chunk_by_chunk_and_stop_with_the_prompt(tile: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("forebay_worker.executor._HEAD_TILE", tile)
     executor, plans = make_executor(), Plans()
     known = [*PROMPT, 33, 34]
     new = new_sequence(0, known, [1, 2, 3], num_prompt_tokens=7, num_prompt_logprobs=2)

@@ -136,21 +136,24 @@ def test_the_quota_of_a_cgroup_bounds_the_cores(tmp_path: Path):
     assert num_cores(tmp_path) == unbound
 
 
-def first_plan(prompt: list[int]) -> pb.StepPlan:
+def plan_messages(prompt: list[int], num_decodes: int) -> list[pb.StepPlan]:
+    """A whole prompt, then decodes: none of them needs to know what was sampled."""
+
     def packed(*values: int) -> bytes:
         return np.array(values, "<u4").tobytes()
 
-    sampling = pb.SamplingParams(top_p=1.0, repetition_penalty=1.0, num_prompt_logprobs=-1)
     new = pb.NewSequence(
         slot=0,
         epoch=1,
         token_ids=packed(*prompt),
         num_prompt_tokens=len(prompt),
         block_ids=packed(1, 2, 3),
-        sampling=sampling,
+        sampling=pb.SamplingParams(top_p=1.0, repetition_penalty=1.0, num_prompt_logprobs=-1),
     )
-    rows = {"row_slots": packed(0), "row_epochs": packed(1), "row_num_tokens": packed(len(prompt))}
-    return pb.StepPlan(step_id=0, new_sequences=[new], row_flags=packed(LAST), **rows)
+    row = {"row_slots": packed(0), "row_epochs": packed(1), "row_flags": packed(LAST)}
+    chunk = pb.StepPlan(step_id=0, new_sequences=[new], row_num_tokens=packed(len(prompt)), **row)
+    decodes = [pb.StepPlan(step_id=1 + n, num_decodes=1, row_num_tokens=packed(1), **row) for n in range(num_decodes)]
+    return [chunk, *decodes]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -171,8 +174,12 @@ def test_worker_processes_load_answer_and_end_with_their_stream(
         facts = [hand.result() for hand in hands]
         assert [fact.rank for fact in facts] == list(range(world_size))
         assert len({(fact.world_size, fact.num_blocks, fact.vocab_size) for fact in facts}) == 1
-        streams = [stub.Execute(iter([first_plan(PROMPTS[2])]), timeout=30) for stub in stubs]
+        # As far ahead as the handshake allows, then the end: what was sent is still answered.
+        messages = plan_messages(PROMPTS[2], facts[0].max_run_ahead)
+        streams = [stub.Execute(iter(messages), timeout=60) for stub in stubs]
         results = [list(stream) for stream in streams]
-        assert np.frombuffer(results[0][0].token_ids, "<u4").tolist() == greedy[2][:1]
-        assert [result.SerializeToString() for (result,) in results[1:]] == [b""] * (world_size - 1)
+        ids = [np.frombuffer(result.token_ids, "<u4").tolist() for result in results[0]]
+        assert ids == [[token] for token in greedy[2][: len(messages)]]
+        for answers in results[1:]:
+            assert answers == [pb.StepResult(step_id=n) for n in range(len(messages))]
         assert [worker.wait(20) for worker in workers] == [0] * world_size

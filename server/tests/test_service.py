@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -166,6 +167,21 @@ def test_a_gap_is_refused_after_the_results_before_it(client: Client):
     assert "step_id is `2`, expected `1`" in details
     thread.join()
     assert client.ended_well == [False]
+
+
+def test_plans_further_ahead_than_promised_are_refused(client: Client):
+    client.service.ready(CAPABILITIES)
+    stream = client.execute()
+    for step_id in range(5):
+        client.send(step_id)
+    deadline = time.monotonic() + SECONDS
+    while client.service._plans.qsize() < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    client.run(echo)
+    assert [next(stream).step_id for _ in range(4)] == [0, 1, 2, 3]
+    code, details = status(lambda: next(stream))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "step `4` is sent while `4` wait, expected at most 3" in details
 
 
 def test_a_malformed_plan_is_refused_by_name(client: Client):
