@@ -48,7 +48,7 @@ class Server:
         return json.loads(content)
 
     def metric(self, name: str) -> float:
-        """Read one unlabelled sample from `/metrics`."""
+        """Read one sample from `/metrics`; `name` holds the labels as they are printed, if any."""
         _, _, content = self.request("GET", "/metrics")
         for line in content.decode().splitlines():
             if line.startswith(f"{name} "):

@@ -27,6 +27,10 @@ def send_and_leave(port: int, stream: bool, wait_s: float, seed: int) -> None:
         time.sleep(wait_s)
 
 
+def blocks(server, state: str) -> float:
+    return server.metric(f'forebay_kv_blocks{{state="{state}"}}')
+
+
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
@@ -37,7 +41,7 @@ def test_a_thousand_aborts_leave_nothing(start_server):
         time.sleep(1)
         pids = [server.process.pid, *server.worker_pids()]
         before = [descriptors(pid) for pid in pids]
-        total = server.metric("forebay_kv_blocks_free") + server.metric("forebay_kv_blocks_cached")
+        total = blocks(server, "free") + blocks(server, "cached")
 
         rng = random.Random(7)
         jobs = [
@@ -74,8 +78,9 @@ def test_a_thousand_aborts_leave_nothing(start_server):
         assert len(kept) == 12
         assert all(a["details"]["generated_tokens"] == 24 or a["details"]["finish_reason"] == "eos_token" for a in kept)
         time.sleep(SETTLE_S)
-        assert server.metric("forebay_kv_blocks_held") == 0
-        assert server.metric("forebay_sequences_running") == 0
+        assert blocks(server, "held") == 0
+        assert blocks(server, "fenced") == 0
+        assert server.metric("tgi_batch_current_size") == 0
         assert server.metric("tgi_queue_size") == 0
-        assert server.metric("forebay_kv_blocks_free") + server.metric("forebay_kv_blocks_cached") == total
+        assert blocks(server, "free") + blocks(server, "cached") == total
         assert [descriptors(pid) for pid in pids] == before
