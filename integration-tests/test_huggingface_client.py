@@ -16,12 +16,16 @@ def client(server):
 
 
 def test_text_generation_returns_the_continuation(client):
-    text = client.text_generation(PROMPT, max_new_tokens=8)
+    text = client.text_generation(PROMPT, return_full_text=False, max_new_tokens=8)
     assert "Paris" in text
 
 
+def test_text_generation_at_the_root_repeats_the_prompt_as_tgi_does(client):
+    assert client.text_generation(PROMPT, max_new_tokens=2).startswith(PROMPT)
+
+
 def test_text_generation_with_details_counts_its_tokens(client):
-    output = client.text_generation(PROMPT, max_new_tokens=8, details=True)
+    output = client.text_generation(PROMPT, return_full_text=False, max_new_tokens=8, details=True)
     assert output.details.finish_reason == "length"
     assert output.details.generated_tokens == 8 == len(output.details.tokens)
     assert "".join(token.text for token in output.details.tokens) == output.generated_text
@@ -29,12 +33,12 @@ def test_text_generation_with_details_counts_its_tokens(client):
 
 
 def test_text_generation_streams_what_it_returns_whole(client):
-    whole = client.text_generation(PROMPT, max_new_tokens=12)
-    assert "".join(client.text_generation(PROMPT, max_new_tokens=12, stream=True)) == whole
+    whole = client.text_generation(PROMPT, return_full_text=False, max_new_tokens=12)
+    assert "".join(client.text_generation(PROMPT, return_full_text=False, max_new_tokens=12, stream=True)) == whole
 
 
 def test_text_generation_streamed_details_end_with_the_text(client):
-    events = list(client.text_generation(PROMPT, max_new_tokens=6, stream=True, details=True))
+    events = list(client.text_generation(PROMPT, return_full_text=False, max_new_tokens=6, stream=True, details=True))
     assert [event.index for event in events] == [1, 2, 3, 4, 5, 6]
     assert all(event.generated_text is None and event.details is None for event in events[:-1])
     assert events[-1].generated_text == "".join(event.token.text for event in events)
@@ -55,14 +59,14 @@ def test_text_generation_takes_the_usual_sampling_options(client):
 
 
 def test_a_stop_string_stays_at_the_end_of_native_text(client):
-    output = client.text_generation("1, 2, 3, 4,", max_new_tokens=30, stop=[" 8"], details=True)
+    output = client.text_generation("1, 2, 3, 4,", return_full_text=False, max_new_tokens=30, stop=[" 8"], details=True)
     assert output.generated_text.endswith(" 8")
     assert output.details.finish_reason == "stop_sequence"
 
 
 def test_a_bad_parameter_is_a_validation_error(client):
     with pytest.raises(ValidationError, match="temperature"):
-        client.text_generation(PROMPT, max_new_tokens=4, temperature=-1.0)
+        client.text_generation(PROMPT, return_full_text=False, max_new_tokens=4, temperature=-1.0)
 
 
 def test_chat_completion_answers(client):

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import BINARY
+from binary import BINARY
 
 PROMPTS = [
     "The capital of France is",

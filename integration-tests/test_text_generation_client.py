@@ -7,7 +7,8 @@ from text_generation.types import Message
 
 PROMPT = "The capital of France is"
 
-pytestmark = pytest.mark.timeout(90)
+# The client still uses pydantic's first interface.
+pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
