@@ -70,6 +70,7 @@ proto: ## regenerate the Python side of proto/worker.proto
 .PHONY: truth
 truth: dev ## the model's output against transformers and llama.cpp (minutes)
 	$(PY) tools/check_truth.py
+	$(PY) tools/check_sampling.py
 
 .PHONY: soak
 soak: ## run the scheduler's simulator for SECONDS_TO_SOAK

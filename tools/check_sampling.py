@@ -60,7 +60,7 @@ VARIANTS = [
 
 def prompts() -> list[str]:
     """Read the first prompts of the truth check's real texts."""
-    texts: list[str] = json.loads((ROOT / "tools/data/prompts.json").read_text(encoding="utf-8"))
+    texts: list[str] = json.loads((ROOT / "tools/truth_texts.json").read_text(encoding="utf-8"))
     return texts[:NUM_PROMPTS]
 
 
