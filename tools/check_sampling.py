@@ -81,7 +81,7 @@ def serving(model: Path | None, arguments: tuple[str, ...]) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     source = ["--model-id", str(model), "--dtype", "float32"] if model else []
-    command = [BINARY, "serve", "--hostname", "127.0.0.1", "--port", str(port), *source, *arguments]
+    command = [str(BINARY), "serve", "--hostname", "127.0.0.1", "--port", str(port), *source, *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
@@ -156,7 +156,7 @@ class Reference:
         noise = gumbel_noise_reference(torch.tensor([seed]), torch.tensor([len(ids)]), logits.numel())[0]
         best = (logits[kept] + noise[kept]).topk(min(2, len(kept))).values
         gap = (best[0] - best[-1]).item() if len(best) > 1 else float("inf")
-        return min(gap, edge)
+        return float(min(gap, edge))
 
 
 def compare(model: Path | None, reference: Reference | None) -> int:
