@@ -4,7 +4,9 @@
 //! Used by the test of the same name and by the example `soak`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_macros, clippy::print_stderr)]
 
+mod cover;
 mod coverage;
+mod log;
 mod mirror;
 mod oracle;
 mod record;

@@ -8,42 +8,42 @@ use forebay_scheduler::{
 
 use super::Outcome;
 use super::coverage::{Coverage, sometimes};
-use super::mirror::{Mirror, Seat};
+use super::mirror::Mirror;
 use super::record::{Fate, Record};
-use super::rng::{Rng, mix};
+use super::rng::Rng;
 use super::swarm::Swarm;
 use super::worker::{Faults, Worker};
 
 /// A plan that the worker has and has not answered, with the request of each row.
-struct SentStep {
-    plan: StepPlan,
-    ids: Vec<RequestId>,
+pub(super) struct SentStep {
+    pub(super) plan: StepPlan,
+    pub(super) ids: Vec<RequestId>,
 }
 
 pub(crate) struct World {
-    seed: u64,
-    rng: Rng,
-    swarm: Swarm,
-    scheduler: Scheduler,
-    mirror: Mirror,
-    worker: Worker,
+    pub(super) seed: u64,
+    pub(super) rng: Rng,
+    pub(super) swarm: Swarm,
+    pub(super) scheduler: Scheduler,
+    pub(super) mirror: Mirror,
+    pub(super) worker: Worker,
     /// By request id.
-    records: Vec<Record>,
-    live: BTreeSet<RequestId>,
-    in_flight: VecDeque<SentStep>,
-    num_answered: u64,
+    pub(super) records: Vec<Record>,
+    pub(super) live: BTreeSet<RequestId>,
+    pub(super) in_flight: VecDeque<SentStep>,
+    pub(super) num_answered: u64,
     /// Plans before this one fail because one before them has.
-    void_until: u64,
-    now: Time,
-    events: Vec<Event>,
+    pub(super) void_until: u64,
+    pub(super) now: Time,
+    pub(super) events: Vec<Event>,
     /// Counts when the last plan was sent.
-    last_stats: Stats,
+    pub(super) last_stats: Stats,
     /// Answers since anything moved for anybody, and since the best request was served.
-    num_idle_answers: u32,
-    best: (Option<RequestId>, u32),
-    is_draining: bool,
-    coverage: Coverage,
-    log_hash: u64,
+    pub(super) num_idle_answers: u32,
+    pub(super) best: (Option<RequestId>, u32),
+    pub(super) is_draining: bool,
+    pub(super) coverage: Coverage,
+    pub(super) log_hash: u64,
 }
 
 impl Drop for World {
@@ -194,13 +194,6 @@ impl World {
         self.check();
     }
 
-    /// Seated, with prompt left to plan, with rows in flight.
-    fn phase_of(&self, id: RequestId) -> (bool, bool, bool) {
-        let in_flight = |seat: &Seat| seat.last_row.is_some_and(|step| step >= self.num_answered);
-        let seat = self.mirror.seat_of(id);
-        seat.map_or((false, false, false), |seat| (true, seat.position < seat.num_sent, in_flight(seat)))
-    }
-
     fn lose_group(&mut self) {
         sometimes!(self.coverage, !self.in_flight.is_empty(), GroupLostInFlight);
         self.scheduler.group_lost(self.now, &mut self.events);
@@ -284,43 +277,6 @@ impl World {
         self.mirror.seats[sequence.slot as usize].as_ref().expect("checked by the mirror").id
     }
 
-    fn cover_releases(&mut self, plan: &StepPlan) {
-        let stats = self.scheduler.stats();
-        let was_preempted =
-            stats.preemptions > self.last_stats.preemptions && stats.rollbacks == self.last_stats.rollbacks;
-        for released in &plan.released {
-            let Some(seat) = &self.mirror.seats[released.slot as usize] else { continue };
-            let record = &mut self.records[seat.id.0 as usize];
-            if !record.is_live() {
-                continue;
-            }
-            record.is_unseated = true;
-            let in_flight = seat.last_row.is_some_and(|step| step >= self.num_answered);
-            sometimes!(self.coverage, was_preempted && in_flight, PreemptedWithRowsInFlight);
-            sometimes!(self.coverage, was_preempted && seat.position < seat.num_sent, PreemptedInPrefill);
-        }
-    }
-
-    fn cover_plan(&mut self, plan: &StepPlan) {
-        let evicted = self.scheduler.stats().evictions > self.last_stats.evictions;
-        let has_hit = plan.new_sequences.iter().any(|new| new.num_computed_tokens > 0);
-        sometimes!(self.coverage, evicted && has_hit, EvictedWhileAdmittingWithHit);
-        let only_decodes = plan.new_sequences.is_empty() && !plan.appends.is_empty();
-        sometimes!(self.coverage, evicted && only_decodes, EvictedForDecode);
-        if self.scheduler.stats().preemptions > self.last_stats.preemptions {
-            return;
-        }
-        for seat in self.mirror.seats.iter().flatten() {
-            let record = &self.records[seat.id.0 as usize];
-            let is_ready = seat.position >= seat.num_sent && record.wants_decode_at(seat.position);
-            if record.is_live() && is_ready && seat.last_row != Some(plan.step_id) {
-                let is_full = seat.position as usize == seat.table.len() * self.swarm.limits.block_size as usize;
-                sometimes!(self.coverage, is_full, DecodeStalledAtFence);
-                sometimes!(self.coverage, !is_full, DecodesTookTurns);
-            }
-        }
-    }
-
     /// Lets the worker execute its oldest plan and gives the scheduler the result.
     fn answer(&mut self) {
         let step = self.in_flight.pop_front().expect("checked by the caller");
@@ -368,21 +324,6 @@ impl World {
         let rows = step.plan.rows.iter();
         let sequences = rows.filter(|_| self.rng.permille(self.swarm.sequence_errors)).map(|row| row.sequence);
         Faults { step: false, sequences: sequences.collect() }
-    }
-
-    fn cover_result(&mut self, step: &SentStep, result: &StepResult) {
-        let is_ahead = |sequence| self.in_flight.iter().any(|later| has_row(&later.plan, sequence));
-        sometimes!(self.coverage, result.step_error.is_some() && !self.in_flight.is_empty(), StepFailedAhead);
-        for (row, &id) in step.plan.rows.iter().zip(&step.ids) {
-            let record = &self.records[id.0 as usize];
-            let has_failed = result.errors.iter().any(|error| error.sequence == row.sequence);
-            let in_prefill = row.flags.0 & RowFlags::SAMPLES == 0;
-            let has_stopped = matches!(record.fate, Fate::Finished(FinishReason::StopToken(_)));
-            sometimes!(self.coverage, has_failed && record.is_live() && in_prefill, SequenceFailedInPrefill);
-            sometimes!(self.coverage, has_failed && record.is_live() && is_ahead(row.sequence), SequenceFailedAhead);
-            sometimes!(self.coverage, has_failed && !record.is_live(), FormerTenantFailed);
-            sometimes!(self.coverage, !has_failed && has_stopped, OvershootDropped);
-        }
     }
 
     /// Checks what requests learn; `step` and its result where events come from one.
@@ -486,39 +427,6 @@ impl World {
     fn record(&self, id: RequestId) -> &Record {
         &self.records[id.0 as usize]
     }
-
-    fn log(&mut self, value: u64) {
-        self.log_hash = mix(self.log_hash, value);
-    }
-
-    fn log_plan(&mut self, plan: &StepPlan) {
-        self.log(plan.step_id);
-        for released in &plan.released {
-            self.log(u64::from(released.slot) << 32 | u64::from(released.epoch));
-        }
-        for new in &plan.new_sequences {
-            self.log(new.id.0 << 32 | u64::from(new.num_computed_tokens));
-            new.block_ids.iter().for_each(|&block| self.log(u64::from(block)));
-        }
-        for append in &plan.appends {
-            append.block_ids.iter().for_each(|&block| self.log(u64::from(append.slot) << 32 | u64::from(block)));
-        }
-        for row in &plan.rows {
-            self.log(u64::from(row.sequence.slot) << 32 | u64::from(row.num_tokens));
-        }
-    }
-
-    fn log_event(&mut self, event: &Event) {
-        match event {
-            Event::Started { id, num_cached_tokens } => self.log(id.0 << 32 | u64::from(*num_cached_tokens)),
-            Event::Token { id, token_id, .. } => self.log(id.0 << 32 | u64::from(*token_id) << 1 | 1),
-            Event::Finished { id, .. } => self.log(id.0 << 32 | 0xFFFF_FFFF),
-        }
-    }
-}
-
-fn has_row(plan: &StepPlan, sequence: SequenceRef) -> bool {
-    plan.rows.iter().any(|row| row.sequence == sequence)
 }
 
 fn is_end(event: &Event, expected: &FinishReason) -> bool {
