@@ -13,7 +13,5 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 async fn handler(State(state): State<AppState>) -> impl IntoResponse {
-    // Folds what was recorded since the last scrape into the histograms; nobody else does.
-    state.metrics().run_upkeep();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics().render())
 }

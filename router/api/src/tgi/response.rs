@@ -76,7 +76,7 @@ pub(crate) async fn whole(
     let mut finish = Finish::default();
     while let Some(step) = generation.next().await {
         let step = step?;
-        text.push_str(&step.text);
+        text.push_str(visible_text(&step));
         finish = step.finish.unwrap_or_default();
         if options.details {
             top_tokens.extend(options.top_n_tokens.then(|| alternatives(&step, generation.tokenizer())));
@@ -98,6 +98,12 @@ pub(crate) async fn whole(
 /// The prompt, if it is to stand before the generated text.
 fn opening_text(generation: &TextGeneration, options: Options) -> String {
     if options.return_full_text { generation.prompt().text.clone() } else { String::new() }
+}
+
+/// What the token adds to `generated_text`. A special token adds nothing, not even the mark of a character that it cut
+/// off: clients leave its text out, and what they then hold must be `generated_text`.
+fn visible_text(step: &TextStep) -> &str {
+    if step.special { "" } else { &step.text }
 }
 
 /// TGI tests the length first: an end token on the last allowed place is `length`.
@@ -180,7 +186,7 @@ impl EventWriter for NativeWriter {
     fn begin(&mut self, _out: &mut BytesMut) {}
 
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
-        self.text.push_str(&step.text);
+        self.text.push_str(visible_text(&step));
         let finish = step.finish;
         let details = finish.filter(|_| self.options.details).map(|finish| StreamDetails {
             finish_reason: finish_reason(finish),

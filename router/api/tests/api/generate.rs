@@ -1,0 +1,202 @@
+//! `POST /generate`.
+
+use serde_json::{Value, json};
+
+use crate::support::{AND, BANG, END, HELLO, WORLD, server};
+
+#[tokio::test]
+async fn the_answer_is_an_object_with_the_text_alone_unless_details_are_asked_for() {
+    let server = server(&[HELLO, WORLD, BANG]).await;
+    let answer = server.generate("the", json!({ "max_new_tokens": 3 })).await;
+    assert_eq!(answer.ok(), json!({ "generated_text": "Hello world!" }));
+}
+
+#[tokio::test]
+async fn details_hold_every_token_and_a_greedy_choice_has_no_seed() {
+    let server = server(&[HELLO, WORLD, END]).await;
+    let answer = server.generate("the", json!({ "max_new_tokens": 9, "details": true, "top_n_tokens": 2 })).await;
+    answer.ok();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&answer.json()).unwrap());
+}
+
+#[tokio::test]
+async fn headers_tell_counts_and_times() {
+    let server = server(&[HELLO]).await;
+    let answer = server.generate("hello and", json!({ "max_new_tokens": 2 })).await;
+    for (name, value) in [
+        ("x-compute-type", "1-cpu"),
+        ("x-compute-characters", "9"),
+        ("x-prompt-tokens", "2"),
+        ("x-generated-tokens", "2"),
+    ] {
+        assert_eq!(answer.headers[name], value, "{name}");
+    }
+    for name in ["x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"] {
+        answer.headers[name].to_str().unwrap().parse::<u64>().unwrap();
+    }
+    answer.headers["x-compute-time"].to_str().unwrap().parse::<f64>().unwrap();
+}
+
+#[tokio::test]
+async fn without_parameters_it_samples_and_with_empty_ones_it_is_greedy() {
+    let server = server(&[END]).await;
+    server.post("/generate", json!({ "inputs": "a" })).await.ok();
+    server.post("/generate", json!({ "inputs": "a", "parameters": null })).await.ok();
+    for parameters in [json!({}), json!({ "temperature": 1.0 }), json!({ "do_sample": false, "seed": 5 })] {
+        server.generate("a", parameters).await.ok();
+    }
+    let temperatures: Vec<f32> = server.worker.samplings().iter().map(|sampling| sampling.temperature).collect();
+    assert_eq!(temperatures, [1.0, 1.0, 0.0, 0.0, 0.0]);
+}
+
+#[tokio::test]
+async fn any_option_of_sampling_switches_sampling_on() {
+    let server = server(&[END]).await;
+    for parameters in [
+        json!({ "do_sample": true }),
+        json!({ "top_k": 5 }),
+        json!({ "top_p": 0.5 }),
+        json!({ "temperature": 0.5, "repetition_penalty": 1.5, "seed": 7 }),
+    ] {
+        server.generate("a", parameters).await.ok();
+    }
+    let samplings = server.worker.samplings();
+    assert_eq!(samplings.iter().map(|s| s.temperature).collect::<Vec<_>>(), [1.0, 1.0, 1.0, 0.5]);
+    assert_eq!((samplings[1].top_k, samplings[2].top_p), (5, 0.5));
+    assert_eq!((samplings[3].repetition_penalty, samplings[3].seed), (1.5, 7));
+    assert_ne!(samplings[0].seed, samplings[1].seed, "unseeded requests get a seed each");
+}
+
+#[tokio::test]
+async fn the_seed_that_was_used_is_reported() {
+    let server = server(&[END]).await;
+    let details = |answer: Value| answer["details"]["seed"].clone();
+    let given = server.generate("a", json!({ "do_sample": true, "seed": 7, "details": true })).await;
+    assert_eq!(details(given.ok()), json!(7));
+    let made = server.generate("a", json!({ "do_sample": true, "details": true })).await;
+    assert_eq!(details(made.ok()), json!(server.worker.samplings()[1].seed));
+}
+
+#[tokio::test]
+async fn a_stop_string_inside_tokens_ends_the_text_right_after_it() {
+    let server = server(&[HELLO, WORLD, AND]).await;
+    let parameters = json!({ "max_new_tokens": 9, "stop": ["lo w"], "details": true });
+    let answer = server.generate("a", parameters).await.ok();
+    assert_eq!(answer["generated_text"], "Hello w");
+    assert_eq!(answer["details"]["finish_reason"], "stop_sequence");
+    assert_eq!(answer["details"]["generated_tokens"], 2);
+}
+
+#[tokio::test]
+async fn the_length_is_tested_before_the_end_token() {
+    let server = server(&[HELLO, END]).await;
+    for (max_new_tokens, reason) in [(1, "length"), (2, "length"), (3, "eos_token")] {
+        let parameters = json!({ "max_new_tokens": max_new_tokens, "details": true });
+        assert_eq!(server.generate("a", parameters).await.ok()["details"]["finish_reason"], reason);
+    }
+}
+
+#[tokio::test]
+async fn truncate_keeps_the_last_tokens_and_full_text_begins_with_the_prompt() {
+    let server = server(&[HELLO]).await;
+    let parameters = json!({ "max_new_tokens": 1, "truncate": 2, "return_full_text": true });
+    let answer = server.generate("Hello world and!", parameters).await.ok();
+    assert_eq!(answer["generated_text"], "Hello world and!Hello");
+    assert_eq!(server.last_prompt(), [AND, BANG]);
+}
+
+#[tokio::test]
+async fn prompt_logprobs_come_as_prefill_and_the_first_is_null() {
+    let server = server(&[HELLO]).await;
+    let parameters = json!({ "max_new_tokens": 1, "decoder_input_details": true });
+    let prefill = server.generate("Hello world and", parameters).await.ok()["details"]["prefill"].clone();
+    let texts: Vec<&str> = prefill.as_array().unwrap().iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["Hello", " world", " and"]);
+    assert!(prefill[0]["logprob"].is_null());
+    assert!(prefill[1]["logprob"].is_number() && prefill[2]["logprob"].is_number());
+}
+
+#[tokio::test]
+async fn a_request_without_a_bound_may_fill_the_context() {
+    let server = server(&[HELLO]).await;
+    let answer = server.generate("a", json!({ "details": true })).await.ok();
+    assert_eq!(answer["details"]["generated_tokens"], 2047);
+}
+
+/// As `text_generation.Client` and `huggingface_hub.InferenceClient` send it.
+#[tokio::test]
+async fn the_bodies_of_clients_with_all_their_nulls_pass() {
+    let server = server(&[HELLO]).await;
+    let parameters = json!({
+        "do_sample": false, "max_new_tokens": 1, "repetition_penalty": null, "frequency_penalty": null,
+        "return_full_text": false, "stop": [], "seed": null, "temperature": null, "top_k": null, "top_p": null,
+        "truncate": null, "typical_p": null, "best_of": null, "watermark": false, "details": true,
+        "decoder_input_details": false, "top_n_tokens": null, "grammar": null, "adapter_id": null,
+    });
+    server.generate("a", parameters).await.ok();
+    let nulls = json!({ "max_new_tokens": 1, "do_sample": null, "watermark": null, "details": null, "stop": null });
+    server.generate("a", nulls).await.ok();
+}
+
+#[tokio::test]
+async fn bad_values_are_refused_in_tgis_words() {
+    let server = server(&[HELLO]).await;
+    for (parameters, message) in [
+        (json!({ "temperature": 0 }), "`temperature` must be strictly positive"),
+        (json!({ "repetition_penalty": 0 }), "`repetition_penalty` must be strictly positive"),
+        (json!({ "frequency_penalty": 2.5 }), "`frequency_penalty` must be >= -2.0 and <= 2.0"),
+        (json!({ "top_k": 0 }), "`top_k` must be strictly positive"),
+        (json!({ "top_p": 1.0 }), "`top_p` must be > 0.0 and < 1.0"),
+        (json!({ "typical_p": 0 }), "`typical_p` must be > 0.0 and < 1.0"),
+        (json!({ "max_new_tokens": 0 }), "`max_new_tokens` must be strictly positive"),
+        (
+            json!({ "max_new_tokens": 2048 }),
+            "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1 `inputs` tokens and 2048 `max_new_tokens`",
+        ),
+        (json!({ "stop": ["1", "2", "3", "4", "5"] }), "`stop` supports up to 4 stop sequences. Given: 5"),
+        (json!({ "top_n_tokens": 6 }), "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
+        (json!({ "truncate": 0 }), "`truncate` must be strictly positive and less than 2047. Given: 0"),
+        (json!({ "truncate": 2048 }), "`truncate` must be strictly positive and less than 2047. Given: 2048"),
+        (json!({ "best_of": 3 }), "`best_of` must be > 0 and <= 2. Given: 3"),
+        (json!({ "best_of": 2 }), "you must use sampling when `best_of` is > 1"),
+        (json!({ "best_of": 2, "do_sample": true, "seed": 1 }), "`seed` must not be set when `best_of` > 1"),
+    ] {
+        let answer = server.generate("a", parameters.clone()).await;
+        assert_eq!(answer.status, 422, "{parameters}");
+        let expected = json!({ "error": format!("Input validation error: {message}"), "error_type": "validation" });
+        assert_eq!(answer.json(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_prompt_and_one_beyond_the_bound_are_refused() {
+    let server = crate::support::server_of(forebay_engine::fake_worker::FakeScript::default(), |config| {
+        config.limits.max_input_tokens = Some(2);
+    })
+    .await;
+    let message = |answer: Value| answer["error"].as_str().unwrap().to_owned();
+    let empty = server.generate("", json!({})).await;
+    assert_eq!(message(empty.json()), "Input validation error: `inputs` cannot be empty");
+    let long = server.generate("a a a a", json!({ "max_new_tokens": 1 })).await;
+    assert_eq!(message(long.json()), "Input validation error: `inputs` must have less than 2 tokens. Given: 4");
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_refused_by_name() {
+    let server = server(&[HELLO]).await;
+    for (name, value) in [
+        ("watermark", json!(true)),
+        ("grammar", json!({ "type": "regex", "value": "a" })),
+        ("adapter_id", json!("mine")),
+        ("typical_p", json!(0.5)),
+        ("frequency_penalty", json!(0.5)),
+    ] {
+        let answer = server.generate("a", json!({ name: value })).await;
+        assert_eq!(answer.status, 422);
+        assert!(answer.body.contains(&format!("`{name}` is not supported")), "{}", answer.body);
+    }
+    let answer = server.generate("a", json!({ "max_tokens": 5 })).await;
+    assert_eq!(answer.json()["error"], "Input validation error: unknown field `parameters.max_tokens`");
+    let best_of = server.generate("a", json!({ "best_of": 2, "do_sample": true })).await;
+    assert!(best_of.body.contains("`best_of` is not supported"), "{}", best_of.body);
+}

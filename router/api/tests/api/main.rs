@@ -1,0 +1,19 @@
+//! The endpoints through the whole router, on the fake worker: one module an endpoint, one binary for all, because
+//! each binary would link everything again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod auth;
+mod cancellation;
+mod chat_completions;
+mod completions;
+mod equality;
+mod errors;
+mod generate;
+mod generate_stream;
+mod health;
+mod info;
+mod metrics;
+mod models;
+mod root;
+mod support;
+mod tokenize;
