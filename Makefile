@@ -73,8 +73,8 @@ truth: dev ## the model's output against transformers and llama.cpp (minutes)
 	$(PY) tools/check_sampling.py
 
 .PHONY: soak
-soak: ## run the scheduler's simulator for SECONDS_TO_SOAK
-	cargo run --locked --release --quiet -p forebay-scheduler --example soak -- $(SECONDS_TO_SOAK)
+soak: ## run the scheduler's simulator on fresh seeds for SECONDS_TO_SOAK
+	cargo run --locked --quiet -p forebay-scheduler --example soak -- $(SECONDS_TO_SOAK)
 
 .PHONY: bench
 bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
