@@ -36,8 +36,9 @@ pub(crate) fn attend<C: Float>(
     for start in positions.clone().step_by(TILE) {
         (tile.start, tile.length) = (start, TILE.min(positions.end - start));
         head.offsets(start, &mut tile.offsets[..tile.length]);
-        let in_bounds = |offset: &usize| offset + head_dim <= head.keys().len();
-        assert!(tile.offsets[..tile.length].iter().all(in_bounds));
+        let last = tile.offsets[tile.length - 1];
+        tile.offsets[tile.length..].fill(last);
+        assert!(tile.offsets.iter().all(|offset| offset + head_dim <= head.keys().len()));
         // SAFETY: `set` proves the features; buffer lengths and offsets are asserted above.
         unsafe {
             tile.transpose_keys();
@@ -55,12 +56,12 @@ pub(crate) fn attend<C: Float>(
 struct Tile<'a, C> {
     head: &'a HeadCache<'a, C>,
     rows: &'a QueryRows<'a>,
-    /// Where each position's key and value begin; `length` are valid.
+    /// Where each position's key and value begin; beyond `length` the last one's, so that loads need no mask.
     offsets: [usize; TILE],
     length: usize,
     /// The first position.
     start: usize,
-    /// `[head_dim][TILE]`; columns beyond `length` hold what was there before.
+    /// `[head_dim][TILE]`; columns beyond `length` hold something finite or not, which no row sees.
     keys: &'a mut [f32],
     /// `[rows][TILE]`: scores, then weights.
     scores: &'a mut [f32],
@@ -71,19 +72,52 @@ struct Tile<'a, C> {
 impl<C: Float> Tile<'_, C> {
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     unsafe fn transpose_keys(&mut self) {
-        let keys = self.head.keys().as_ptr();
+        let head_dim = self.head.head_dim();
+        // Two half-precision elements are one 32-bit element to the shuffles: half as many of them.
+        let paired = if C::KIND == FloatKind::F32 { 0 } else { head_dim / (2 * LANES) * (2 * LANES) };
         for first in (0..self.length).step_by(LANES) {
-            let offsets = &self.offsets[first..self.length.min(first + LANES)];
-            for dim in (0..self.head.head_dim()).step_by(LANES) {
-                let mut rows = [_mm512_setzero_ps(); LANES];
-                for (row, offset) in rows.iter_mut().zip(offsets) {
-                    // SAFETY: offset + head_dim is inside the cache, and dim + 16 <= head_dim.
-                    *row = unsafe { load(keys.add(offset + dim)) };
+            // SAFETY: offset + head_dim is inside the cache, and so is what lies before dim + 16 (32) <= head_dim.
+            unsafe {
+                for dim in (0..paired).step_by(2 * LANES) {
+                    self.transpose_pairs(first, dim);
                 }
-                for (i, column) in math::transpose(&rows).into_iter().enumerate() {
-                    // SAFETY: `keys` is [head_dim][TILE] and first + 16 <= TILE.
-                    unsafe { _mm512_storeu_ps(self.keys.as_mut_ptr().add((dim + i) * TILE + first), column) };
+                for dim in (paired..head_dim).step_by(LANES) {
+                    self.transpose_singles(first, dim);
                 }
+            }
+        }
+    }
+
+    /// 16 dimensions of 16 positions.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    unsafe fn transpose_singles(&mut self, first: usize, dim: usize) {
+        // SAFETY: the caller's promise for the loads; `keys` is [head_dim][TILE] and first + 16 <= TILE.
+        unsafe {
+            let from = self.head.keys().as_ptr().add(dim);
+            let offsets = &*self.offsets.as_ptr().add(first).cast::<[usize; LANES]>();
+            let rows = offsets.map(|offset| load(from.add(offset)));
+            let to = self.keys.as_mut_ptr().add(dim * TILE + first);
+            for (i, column) in math::transpose(&rows).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(i * TILE), column);
+            }
+        }
+    }
+
+    /// 32 dimensions of 16 positions, of a half-precision cache.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    unsafe fn transpose_pairs(&mut self, first: usize, dim: usize) {
+        // SAFETY: as in `transpose_singles`; a half-precision element has 2 bytes, so a load is 32 of them.
+        unsafe {
+            let from = self.head.keys().as_ptr().add(dim);
+            let offsets = &*self.offsets.as_ptr().add(first).cast::<[usize; LANES]>();
+            let rows = offsets.map(|offset| _mm512_loadu_ps(from.add(offset).cast()));
+            let to = self.keys.as_mut_ptr().add(dim * TILE + first);
+            for (i, pairs) in math::transpose(&rows).into_iter().enumerate() {
+                let (even, odd) = widen_pairs::<C>(pairs);
+                _mm512_storeu_ps(to.add(2 * i * TILE), even);
+                _mm512_storeu_ps(to.add((2 * i + 1) * TILE), odd);
             }
         }
     }
@@ -254,4 +288,16 @@ unsafe fn load<C: Float>(from: *const C) -> __m512 {
             }
         }
     }
+}
+
+/// The low and the high halves of 16 pairs of half-precision elements, as float32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,f16c")]
+fn widen_pairs<C: Float>(pairs: __m512) -> (__m512, __m512) {
+    let pairs = _mm512_castps_si512(pairs);
+    let (low, high) = (_mm512_slli_epi32::<16>(pairs), _mm512_srli_epi32::<16>(pairs));
+    if C::KIND == FloatKind::Bf16 {
+        return (_mm512_castsi512_ps(low), _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high)));
+    }
+    (_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)), _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high)))
 }
