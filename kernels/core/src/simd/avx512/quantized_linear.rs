@@ -58,11 +58,19 @@ unsafe fn multiply_rows<const R: usize, const WIDE: bool, const OFFSET: i32>(
 ) {
     assert!(tile.num_rows == R);
     let lines = if WIDE { 9 } else { 5 };
+    // The next group follows in memory. Fetching it while this one is multiplied overlaps memory with arithmetic;
+    // past the last group the hint falls into the void, which is allowed.
+    let prefetches = tile.first_row == 0;
     let mut totals = [_mm512_setzero_ps(); R];
     for block in 0..num_blocks {
         // SAFETY: block < num_blocks, so all reads lie inside the slices whose lengths the caller has checked.
         unsafe {
             let packed = group.as_ptr().add(block * lines * 64);
+            if prefetches {
+                for line in 0..lines {
+                    _mm_prefetch::<_MM_HINT_T0>(packed.wrapping_add(group.len() + line * 64).cast());
+                }
+            }
             let weights = unpack::<WIDE>(packed);
             let (scale, minimum) = scales::<OFFSET>(packed.add((lines - 1) * 64));
             for (row, total) in totals.iter_mut().enumerate() {
