@@ -18,3 +18,33 @@ pub(crate) async fn answer_panics(request: Request, next: Next) -> Response {
         ApiError::Internal.response(dialect)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    async fn panics() {
+        panic!("a bug");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_json_500_and_the_next_request_is_served() {
+        let app = Router::new()
+            .route("/v1/x", get(panics))
+            .route("/fine", get(async || "fine"))
+            .layer(axum::middleware::from_fn(super::answer_panics));
+        let answer = async |path: &str| {
+            let request = axum::extract::Request::get(path).body(Body::empty()).unwrap();
+            app.clone().oneshot(request).await.unwrap()
+        };
+        let failed = answer("/v1/x").await;
+        assert_eq!(
+            (failed.status().as_u16(), failed.headers()["content-type"].as_bytes()),
+            (500, &b"application/json"[..])
+        );
+        assert_eq!(answer("/fine").await.status(), 200);
+    }
+}
