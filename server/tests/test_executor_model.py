@@ -85,7 +85,9 @@ def run_mixed(executor: Executor, prompts: list[list[int]], max_chunk: int, **sa
                 new = [new_sequence(slot, prompt, table, **sampling)]
             num_tokens = min(max_chunk, len(prompt) - start)
             chunks = [(slot, 1, num_tokens, LAST if start + num_tokens == len(prompt) else 0)]
-        for slot, token in ids_of(executor.execute(plans(new=new, decodes=decodes, chunks=chunks))).items():
+        result = executor.execute(plans(new=new, decodes=decodes, chunks=chunks))
+        assert not result.errors
+        for slot, token in ids_of(result).items():
             texts[slot].append(token)
     return texts
 
