@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+
+# Loaded while no test's clock runs: on a busy machine this alone can take as long as a test may.
+from transformers.models.llama import modeling_llama  # noqa: F401
 
 from . import stepper
 
@@ -17,8 +21,6 @@ def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple
     """(architecture, configuration, dtype) -> (a saved random model's folder, transformers' model)."""
 
     def make(architecture: str, fields: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Path, Any]:
-        import transformers
-
         model_class = getattr(transformers, architecture)
         torch.manual_seed(0)
         model = model_class(model_class.config_class(**fields)).to(dtype).eval()

@@ -17,6 +17,8 @@ def check_num_shards(spec: DecoderSpec, num_shards: int, storage_of: StorageOf) 
 
     Raises: ModelRefusedError naming tensor, width, block and the numbers of shards that work.
     """
+    if num_shards < 1:
+        raise ModelRefusedError(f"num_shard is `{num_shards}`, expected at least 1")
     if problem := _problem(spec, num_shards, storage_of):
         working = [str(n) for n in range(1, spec.num_heads + 1) if _problem(spec, n, storage_of) is None]
         raise ModelRefusedError(f"num_shard is `{num_shards}`: {problem}; what works: {', '.join(working)}")

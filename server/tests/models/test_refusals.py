@@ -83,6 +83,7 @@ def test_a_weight_of_another_shape_is_named(make_folder, load):
 @pytest.mark.parametrize(
     ("num_shards", "message"),
     [
+        (0, r"num_shard is `0`, expected at least 1"),
         (3, r"num_shard is `3`: the `4` query heads of `blk.0.attn_q.weight` do not divide; what works: 1, 2"),
         (4, r"the `64` columns of `blk.0.attn_output.weight` do not divide into whole blocks of 32.*what works: 1, 2"),
     ],
