@@ -6,7 +6,7 @@ import forebay_kernels
 import pytest
 
 
-@pytest.fixture(params=["avx512", "avx2", "portable"])
+@pytest.fixture(params=["avx512", "portable"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     name: str = request.param
     if name not in forebay_kernels.native_info()["available_instruction_sets"]:

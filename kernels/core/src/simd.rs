@@ -1,8 +1,6 @@
 //! One kernel each per instruction set, behind one function that picks.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod portable;
 
@@ -24,10 +22,7 @@ pub(crate) fn multiply_tile(
     if set.is_avx512() {
         return avx512::quantized_linear::multiply_tile(set, block_type, group, tile, sums);
     }
-    set.vectorize(
-        #[inline(always)]
-        || portable::quantized_linear::multiply_tile(block_type, group, tile, sums),
-    );
+    portable::quantized_linear::multiply_tile(block_type, group, tile, sums);
 }
 
 /// Rows of queries against a segment of positions; `partial` comes in cleared. `scratch` is any buffer to reuse.
@@ -44,8 +39,5 @@ pub(crate) fn attend<C: Float>(
     if set.is_avx512() && head.head_dim().is_multiple_of(16) {
         return avx512::attention::attend(set, head, positions, rows, scratch, partial);
     }
-    set.vectorize(
-        #[inline(always)]
-        || portable::attention::attend(head, positions, rows, partial),
-    );
+    portable::attention::attend(head, positions, rows, partial);
 }

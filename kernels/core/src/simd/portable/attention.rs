@@ -7,7 +7,6 @@ use std::ops::Range;
 /// Sums a dot product keeps side by side, so that the compiler can use vectors.
 const LANES: usize = 16;
 
-#[inline(always)]
 pub(crate) fn attend<C: Float>(
     head: &HeadCache<'_, C>,
     positions: Range<usize>,
@@ -39,7 +38,6 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    #[inline(always)]
     fn attend<C: Float>(&mut self, query: &[f32], head: &HeadCache<'_, C>, offsets: &[usize]) {
         if offsets.is_empty() {
             return;
@@ -64,7 +62,7 @@ impl Row<'_> {
     }
 }
 
-#[inline(always)]
+#[inline]
 fn dot<C: Float>(query: &[f32], key: &[C]) -> f32 {
     let mut sums = [0.0; LANES];
     let (queries, keys) = (query.chunks_exact(LANES), key.chunks_exact(LANES));

@@ -2,7 +2,6 @@
 
 use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, GROUP, TileSums, scale_and_minimum};
 
-#[inline(always)]
 pub(crate) fn multiply_tile(block_type: BlockType, group: &[u8], tile: &ActivationTile<'_>, sums: &mut TileSums) {
     let mut totals: TileSums = Default::default();
     let mut weights = [[0i16; 2 * GROUP]; BLOCK / 2];
