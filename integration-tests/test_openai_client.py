@@ -45,11 +45,14 @@ def test_chat_logprobs_give_alternatives_and_bytes(client):
 
 
 def test_a_stop_string_is_trimmed_and_reported_as_stop(client):
-    completion = client.chat.completions.create(model="tgi", messages=MESSAGES, max_tokens=60, temperature=0, stop=",")
-    whole = client.chat.completions.create(model="tgi", messages=MESSAGES, max_tokens=60, temperature=0)
-    assert "," in whole.choices[0].message.content
-    assert completion.choices[0].message.content == whole.choices[0].message.content.split(",")[0]
-    assert completion.choices[0].finish_reason == "stop"
+    options = {"model": "tgi", "messages": MESSAGES, "max_tokens": 24, "temperature": 0}
+    whole = client.chat.completions.create(**options).choices[0].message.content
+    stop = whole[10:14]
+    stopped = client.chat.completions.create(**options, stop=stop).choices[0]
+    assert stopped.message.content == whole[: whole.index(stop)]
+    assert stopped.finish_reason == "stop"
+    streamed = client.chat.completions.create(**options, stop=[stop], stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == stopped.message.content
 
 
 def test_completions_answer(client):
