@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from binary import BINARY, ROOT
 
 pytestmark = pytest.mark.timeout(120)

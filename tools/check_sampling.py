@@ -144,6 +144,7 @@ class Reference:
     def margin(self, prompt: str, generated: list[int], seed: int) -> float:
         """Measure how near a tie the choice after `generated` is: in perturbed logits, or to the nucleus's edge."""
         import torch
+
         from forebay_kernels.ops.sampling_noise import gumbel_noise_reference
 
         ids = self.tokenizer(prompt)["input_ids"] + generated

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+
 from forebay_worker.attention.backend import AttentionMetadata
 from forebay_worker.config import WorkerConfig
 from forebay_worker.distributed.groups import ProcessGroup

@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+
 from forebay_worker.hub import bundled_model
 
 CONTROL = 3

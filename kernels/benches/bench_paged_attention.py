@@ -5,8 +5,9 @@ Run with `python kernels/benches/bench_paged_attention.py`.
 
 import time
 
-import forebay_kernels
 import torch
+
+import forebay_kernels
 from forebay_kernels.ops.paged_attention import paged_attention
 
 BLOCK_SIZE = 16

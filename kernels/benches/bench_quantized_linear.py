@@ -6,8 +6,9 @@ Run with `python kernels/benches/bench_quantized_linear.py [rows ...]`.
 import sys
 import time
 
-import forebay_kernels
 import torch
+
+import forebay_kernels
 from forebay_kernels.ops.quantized_linear import PackedWeight, pack, quantized_linear
 
 NUM_LAYERS = 30

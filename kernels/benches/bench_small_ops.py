@@ -6,8 +6,9 @@ Run with `python kernels/benches/bench_small_ops.py`.
 import time
 from collections.abc import Callable
 
-import forebay_kernels
 import torch
+
+import forebay_kernels
 from forebay_kernels.ops.gated_activation import silu_and_mul
 from forebay_kernels.ops.kv_cache import write_kv_cache
 from forebay_kernels.ops.quantized_linear import pack, quantized_embedding, quantized_linear

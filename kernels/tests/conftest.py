@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-import forebay_kernels
 import pytest
+
+import forebay_kernels
 
 
 @pytest.fixture(params=["avx512", "portable"])

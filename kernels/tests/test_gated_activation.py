@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from forebay_kernels.ops.gated_activation import silu_and_mul, silu_and_mul_reference
 
 

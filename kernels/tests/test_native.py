@@ -1,9 +1,10 @@
 import importlib
 import sys
 
-import forebay_kernels
 import pytest
 import torch
+
+import forebay_kernels
 from forebay_kernels import native
 
 

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+
 from forebay_kernels.ops.kv_cache import write_kv_cache, write_kv_cache_reference
 from forebay_kernels.ops.paged_attention import paged_attention, paged_attention_reference
 

@@ -1,6 +1,7 @@
 import gguf
 import pytest
 import torch
+
 from forebay_kernels.ops.quantized_linear import (
     PackedWeight,
     dequantize,

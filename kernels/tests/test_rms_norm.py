@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from forebay_kernels.ops.rms_norm import rms_norm, rms_norm_reference
 
 # One rounding of the result, and sums in another order: the dtype's spacing decides.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from forebay_kernels.ops.rotary import rotary_write_kv, rotary_write_kv_reference
 
 

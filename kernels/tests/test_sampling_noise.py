@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from forebay_kernels.ops.sampling_noise import (
     gumbel_argmax,
     gumbel_argmax_reference,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from forebay_worker.attention.backend import AttentionMetadata
 from forebay_worker.config import WorkerConfig
 from forebay_worker.distributed.groups import ProcessGroup

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from forebay_worker.codec import decode_plan, encode_handshake, encode_result
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.plan import (

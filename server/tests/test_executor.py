@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from forebay_worker.distributed.groups import ProcessGroup
 from forebay_worker.plan import PlanError, RowFlag, SequenceErrorKind, StepErrorKind, StepResult
 

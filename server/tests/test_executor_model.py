@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 import torch
+
 from forebay_worker.config import WorkerConfig
 from forebay_worker.executor import Executor
 from forebay_worker.pb import worker_pb2 as pb

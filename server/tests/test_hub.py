@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from gguf import GGMLQuantizationType as Type
+
 from forebay_worker import hub
 from forebay_worker.model_info import describe, run_model_info
-from gguf import GGMLQuantizationType as Type
 
 from .models.tiny_configs import TINY
 from .models.tiny_gguf import write_tiny_gguf

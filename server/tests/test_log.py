@@ -7,6 +7,7 @@ import logging
 import sys
 
 import pytest
+
 from forebay_worker.log import JsonFormatter, set_up_logging
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.pb import worker_pb2_grpc
 

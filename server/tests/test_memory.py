@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from forebay_worker.kv_cache import KvCache, block_bytes
 from forebay_worker.memory import available_memory, choose_num_blocks
 from forebay_worker.models.spec import DecoderSpec, RopeSpec

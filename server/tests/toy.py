@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from forebay_worker.attention.backend import AttentionMetadata
 from forebay_worker.distributed.groups import ProcessGroup
 from forebay_worker.executor import Executor

@@ -140,8 +140,8 @@ fn encode_now(
         Prompt::Chat(inputs) => (render(model_text, &inputs)?, false),
     };
     validation::prompt_bytes(dialect, &text, max_bytes)?;
-    let encoding = model_text.tokenizer.encode(&text, add_special)?;
-    Ok(EncodedPrompt { text, ids: keep_last(encoding.ids, truncate) })
+    let ids = model_text.tokenizer.encode_ids(&text, add_special)?;
+    Ok(EncodedPrompt { text, ids: keep_last(ids, truncate) })
 }
 
 fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
@@ -227,9 +227,11 @@ impl TextState {
         if ends {
             piece.push_str(&self.detokenizer.finish());
         }
-        let (mut text, stop_string) = self.stops.push(&piece);
+        let (mut text, mut stop_string) = self.stops.push(&piece);
         if ends && !stop_string {
-            text.push_str(&self.stops.finish());
+            let (held_back, stopped) = self.stops.finish();
+            text.push_str(&held_back);
+            stop_string = stopped;
         }
         TextStep {
             token_id,

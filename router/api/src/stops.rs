@@ -24,11 +24,12 @@ impl Stops {
         }
     }
 
-    /// What is still held back when the generation ended otherwise.
-    pub(crate) fn finish(&mut self) -> String {
+    /// What is still held back when the generation ended otherwise, and whether a stop was waiting in it for a longer
+    /// one that could have begun with it.
+    pub(crate) fn finish(&mut self) -> (String, bool) {
         match self {
-            Self::Trim(stops) => stops.finish(),
-            Self::Keep(_) => String::new(),
+            Self::Trim(stops) => (stops.finish(), stops.stopped().is_some()),
+            Self::Keep(_) => (String::new(), false),
         }
     }
 }
@@ -80,6 +81,13 @@ mod tests {
             }
         }
         (text, false)
+    }
+
+    #[test]
+    fn a_stop_that_waits_for_a_longer_one_is_a_stop_when_the_text_ends() {
+        let mut stops = Stops::Trim(StopStrings::new(vec!["\n".to_owned(), "\n\n".to_owned()]));
+        assert_eq!(stops.push("a\n"), ("a".to_owned(), false));
+        assert_eq!(stops.finish(), (String::new(), true));
     }
 
     #[test]

@@ -31,6 +31,8 @@ const PLAN_TOKENS: &str = "forebay_plan_tokens";
 const KV_BLOCKS: &str = "forebay_kv_blocks";
 const PLANS_IN_FLIGHT: &str = "forebay_plans_in_flight";
 const PREEMPTIONS: &str = "forebay_preemptions_total";
+const ROLLBACKS: &str = "forebay_rollbacks_total";
+const EVICTIONS: &str = "forebay_prefix_evicted_blocks_total";
 const PREFIX_QUERIED: &str = "forebay_prefix_queried_tokens_total";
 const PREFIX_HIT: &str = "forebay_prefix_hit_tokens_total";
 const GENERATED_TOKENS: &str = "forebay_generated_tokens_total";
@@ -63,6 +65,8 @@ fn describe() {
     describe_gauge!(KV_BLOCKS, Unit::Count, "KV blocks by state: held, cached, free, fenced");
     describe_gauge!(PLANS_IN_FLIGHT, Unit::Count, "Plans sent and not answered");
     describe_counter!(PREEMPTIONS, Unit::Count, "Sequences that gave their blocks back to run again later");
+    describe_counter!(ROLLBACKS, Unit::Count, "Sequences computed again because a step failed");
+    describe_counter!(EVICTIONS, Unit::Count, "Cached KV blocks given up for new ones");
     describe_counter!(PREFIX_QUERIED, Unit::Count, "Prompt tokens looked up in the prefix tree");
     describe_counter!(PREFIX_HIT, Unit::Count, "Prompt tokens found in the prefix tree");
     describe_counter!(GENERATED_TOKENS, Unit::Count, "Tokens generated");
@@ -122,6 +126,8 @@ pub(crate) struct Meters {
     blocks_fenced: Gauge,
     plans_in_flight: Gauge,
     preemptions: Counter,
+    rollbacks: Counter,
+    evictions: Counter,
     prefix_queried: Counter,
     prefix_hit: Counter,
     group_ready: Gauge,
@@ -157,6 +163,8 @@ impl Meters {
             blocks_fenced: gauge!(KV_BLOCKS, "state" => "fenced"),
             plans_in_flight: gauge!(PLANS_IN_FLIGHT),
             preemptions: counter!(PREEMPTIONS),
+            rollbacks: counter!(ROLLBACKS),
+            evictions: counter!(EVICTIONS),
             prefix_queried: counter!(PREFIX_QUERIED),
             prefix_hit: counter!(PREFIX_HIT),
             group_ready: gauge!(GROUP_READY),
@@ -250,6 +258,8 @@ impl Meters {
         self.blocks_fenced.set(f64::from(stats.blocks_fenced));
         self.plans_in_flight.set(f64::from(stats.plans_in_flight));
         self.preemptions.absolute(stats.preemptions);
+        self.rollbacks.absolute(stats.rollbacks);
+        self.evictions.absolute(stats.evictions);
         self.prefix_queried.absolute(stats.prefix_queried_tokens);
         self.prefix_hit.absolute(stats.prefix_hit_tokens);
     }

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from forebay_worker.attention.rotation import Rotation
 from forebay_worker.kv_cache import LayerKvCache
-from forebay_worker.layers.rotary import Rotation
 
 
 @dataclasses.dataclass(frozen=True)

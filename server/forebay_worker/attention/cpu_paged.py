@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from forebay_kernels.ops.paged_attention import paged_attention
-from forebay_kernels.ops.rotary import rotary_write_kv
 from torch import Tensor
 
+from forebay_kernels.ops.paged_attention import paged_attention
+from forebay_kernels.ops.rotary import rotary_write_kv
 from forebay_worker.attention.backend import AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from forebay_kernels.ops.gated_activation import silu_and_mul
 from torch import Tensor
 
+from forebay_kernels.ops.gated_activation import silu_and_mul
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from forebay_kernels.ops.rms_norm import rms_norm
 from torch import Tensor
 
+from forebay_kernels.ops.rms_norm import rms_norm
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec
 

@@ -6,37 +6,15 @@ Source: arXiv 2104.09864; llama3: Llama 3.1's `rope_scaling`.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from forebay_worker.attention.rotation import Rotation
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import RopeSpec
-
-
-class Rotation:
-    """A step's positions with the table of angles, shared by all layers; backends turn queries and keys with it."""
-
-    def __init__(self, table_PR: Tensor, positions_T: Tensor, dtype: torch.dtype) -> None:
-        """`table_PR`: float32, a row's first half cosines, its second half sines; `dtype`: of queries and keys."""
-        self.table_PR = table_PR
-        self.positions_T = positions_T
-        self._dtype = dtype
-
-    @functools.cached_property
-    def _cos_and_signed_sin_T1R(self) -> tuple[Tensor, Tensor]:
-        cos, sin = self.table_PR[self.positions_T].to(self._dtype).unsqueeze(1).chunk(2, dim=-1)
-        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-    def __call__(self, x_THD: Tensor) -> Tensor:
-        """The heads, rotated: a new tensor. The products and their order are those of transformers."""
-        cos_T1R, sin_T1R = self._cos_and_signed_sin_T1R
-        first, second = x_THD.chunk(2, dim=-1)
-        swapped = torch.cat((second, first), dim=-1)
-        return (x_THD * cos_T1R).add_(swapped.mul_(sin_T1R))
 
 
 class RotaryEmbedding:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from forebay_kernels.ops.quantized_linear import pack, quantized_embedding, quantized_linear
 from torch import Tensor
 
+from forebay_kernels.ops.quantized_linear import pack, quantized_embedding, quantized_linear
 from forebay_worker.weights.stored import StoredTensor
 
 

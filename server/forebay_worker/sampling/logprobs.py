@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import torch
-from forebay_kernels.ops.sampling_noise import token_logprobs
 
+from forebay_kernels.ops.sampling_noise import token_logprobs
 from forebay_worker.sampling.rows import F32, I64, Bool
 
 _ROOM_FOR_TIES = 8

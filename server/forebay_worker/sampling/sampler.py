@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from forebay_kernels.ops.sampling_noise import gumbel_argmax
 
+from forebay_kernels.ops.sampling_noise import gumbel_argmax
 from forebay_worker.sampling.greedy import best_token
 from forebay_worker.sampling.min_new_tokens import forbid_end_tokens
 from forebay_worker.sampling.repetition_penalty import apply_repetition_penalty

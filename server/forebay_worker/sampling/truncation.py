@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from forebay_kernels.ops.sampling_noise import logsumexp
 
+from forebay_kernels.ops.sampling_noise import logsumexp
 from forebay_worker.sampling.top_k import top_k_threshold
 from forebay_worker.sampling.top_p import top_p_threshold
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from forebay_worker.attention.backend import AttentionMetadata, AttentionStep
 from forebay_worker.attention.cpu_paged import CpuPaged
+from forebay_worker.attention.rotation import Rotation
 from forebay_worker.attention.select import select_backend
 from forebay_worker.attention.torch_sdpa import TorchSdpa
 from forebay_worker.kv_cache import LayerKvCache
-from forebay_worker.layers.rotary import Rotation
 
 BLOCK_SIZE, NUM_BLOCKS, HEAD_DIM = 4, 24, 16
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from forebay_worker.distributed.groups import ProcessGroup, join
 
 PROMPT = [5, 99, 3, 64, 27, 0, 100, 41, 8, 15]

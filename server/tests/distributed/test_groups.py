@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from forebay_worker.distributed.groups import ProcessGroup, join
 from gguf import GGMLQuantizationType as Type
+
+from forebay_worker.distributed.groups import ProcessGroup, join
 
 from ..models.tiny_configs import TINY  # noqa: TID252 (tests share configurations)
 from ..models.tiny_gguf import write_tiny_gguf  # noqa: TID252

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from forebay_worker.models.registry import FAMILIES
 from forebay_worker.models.source import open_model
 from forebay_worker.models.spec import resolve

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Type
+
 from forebay_kernels.ops.quantized_linear import dequantize
 from forebay_worker.quantization import gguf
-from gguf import GGMLQuantizationType as Type
 
 from .tiny_gguf import write_tiny_gguf
 

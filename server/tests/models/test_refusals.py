@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from forebay_worker.models.source import open_model
 from gguf import GGMLQuantizationType as Type
+
+from forebay_worker.models.source import open_model
 
 from .tiny_configs import TINY
 from .tiny_gguf import write_tiny_gguf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from forebay_worker.sampling.logprobs import logprobs_of
 
 

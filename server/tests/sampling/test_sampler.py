@@ -7,11 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forebay_kernels.ops.sampling_noise import gumbel_argmax
-from forebay_worker.sampling.greedy import best_token
-from forebay_worker.sampling.rows import SamplingRows
-from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
-from forebay_worker.sampling.truncation import truncate
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -19,6 +14,12 @@ from transformers.generation.logits_process import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+
+from forebay_kernels.ops.sampling_noise import gumbel_argmax
+from forebay_worker.sampling.greedy import best_token
+from forebay_worker.sampling.rows import SamplingRows
+from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
+from forebay_worker.sampling.truncation import truncate
 
 V = 4096
 

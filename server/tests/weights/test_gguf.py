@@ -5,8 +5,9 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from forebay_worker.weights.gguf import GgufArray, GgufFile
 from gguf import GGMLQuantizationType as Type
+
+from forebay_worker.weights.gguf import GgufArray, GgufFile
 
 
 @pytest.fixture

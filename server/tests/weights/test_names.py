@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from forebay_worker.weights.names import Checkpoint, WeightName, undo_adjacent_rotary
 from forebay_worker.weights.stored import F32, Q4_0, StoredTensor
 

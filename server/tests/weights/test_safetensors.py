@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+
 from forebay_worker.quantization.unquantized import float_tensor
 from forebay_worker.weights.safetensors import INDEX_NAME, SINGLE_NAME, SafetensorsFolder
 
