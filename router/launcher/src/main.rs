@@ -6,6 +6,7 @@
 
 mod args;
 mod compatibility;
+mod cores;
 mod http;
 mod logging;
 mod model_source;

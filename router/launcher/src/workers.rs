@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::cores;
 use crate::process::{Spawner, child_command, describe_exit, kill_group};
 use crate::relay::{LastLines, relay};
 use crate::run_folder::RunFolder;
@@ -34,6 +35,9 @@ const SOCKET_RETRY: Duration = Duration::from_millis(20);
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 /// The hub's keys: workers read local files.
 const HUB_SECRETS: [&str; 3] = ["HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
+
+/// Any of these says that the operator binds threads.
+const BINDING: [&str; 3] = ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"];
 
 /// One shard's configuration, field by field what `forebay_worker/config.py` reads.
 #[derive(Debug, Serialize)]
@@ -94,7 +98,7 @@ impl ProcessGroup {
         Ok(Self { spawner, python, model_path, settings, folder, shards: Vec::new() })
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, rank: u32) -> Command {
         let mut command = child_command(&self.python);
         command
             .args(["-m", "forebay_worker", "serve"])
@@ -104,6 +108,12 @@ impl ProcessGroup {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        let WorkerSettings { num_shard, num_threads, .. } = self.settings;
+        if !BINDING.iter().any(|variable| std::env::var_os(variable).is_some())
+            && let Some(places) = cores::places(&cores::allowed(), rank, num_shard, num_threads)
+        {
+            command.env("OMP_PLACES", places).env("OMP_PROC_BIND", "true");
+        }
         for variable in HUB_SECRETS {
             command.env_remove(variable);
         }
@@ -139,7 +149,7 @@ impl ProcessGroup {
     async fn spawn_shards(&mut self, incarnation: u64) -> Result<(), GroupError> {
         for rank in 0..self.settings.num_shard {
             let line = self.config_line(incarnation, rank).map_err(|error| start_error(rank, &error))?;
-            let child = self.spawner.spawn(self.command()).await.map_err(|error| start_error(rank, &error))?;
+            let child = self.spawner.spawn(self.command(rank)).await.map_err(|error| start_error(rank, &error))?;
             tracing::debug!(rank, incarnation, pid = child.id(), "worker started");
             self.shards.push(Shard::watch(child, rank, line));
         }
