@@ -69,6 +69,16 @@ class ProcessGroup:
 
         return collectives.min_int(n, self.device)
 
+    def leave(self) -> None:
+        """Let go of the group before a normal end of the process: gloo's threads, left running, abort it now and then.
+
+        Not needed where the process is killed or ends by `os._exit`.
+        """
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
+
 
 def join(rank: int, world_size: int, rendezvous_path: str, device: str | torch.device) -> ProcessGroup:
     """Meet the other ranks through a file that no earlier group has used. Blocks until all are there.

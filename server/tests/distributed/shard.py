@@ -38,6 +38,7 @@ def main() -> None:
         logits = load(Path(model), group).step([(0, PROMPT)])
         results[model] = {"logits": logits.tolist(), "greedy": load(Path(model), group).greedy(PROMPT, 16)}
     Path(out).write_text(json.dumps(results))
+    group.leave()
 
 
 if __name__ == "__main__":
