@@ -55,18 +55,19 @@ def test_the_product_equals_the_reference_to_float32_rounding(instruction_set, n
     weight, dense_NK = fused(num_columns)
     x_TK = activations(num_tokens, num_columns)
     out_TN = quantized_linear(x_TK, weight)
-    # Same integers; only float32 sums over K / 32 blocks differ: a few units in the last place of the magnitudes.
+    # Same integers; only float32 sums over K / 32 blocks differ: a few units in the last place of the magnitudes, of
+    # which the products with d and with m may each be larger than their sum.
     magnitude_TN = x_TK.abs() @ dense_NK.abs().T
-    assert ((out_TN - quantized_linear_reference(x_TK, weight)).abs() <= 2e-6 * magnitude_TN + 1e-6).all()
+    assert ((out_TN - quantized_linear_reference(x_TK, weight)).abs() <= 4e-6 * magnitude_TN + 1e-6).all()
 
 
 def test_the_product_is_near_that_of_unrounded_activations(instruction_set):
     weight, dense_NK = fused(576)
     x_TK = activations(16, 576)
     exact_TN = x_TK @ dense_NK.T
-    # A rounding error is uniform in half a step, amax / 127; over 576 of them the errors average out to about 1%.
+    # A rounding error is uniform in half a step, amax / 32512; over 576 of them they average out to about 4e-5.
     error = (quantized_linear(x_TK, weight) - exact_TN).norm() / exact_TN.norm()
-    assert error < 0.015
+    assert error < 6e-5
 
 
 def test_a_row_is_bit_equal_alone_and_among_others(instruction_set):

@@ -1,13 +1,14 @@
-//! Matrix products with 4- and 8-bit weights: int8 activations, integer dot products a block of 32, float32 sums.
+//! Matrix products with 4- and 8-bit weights: 16-bit activations, integer dot products a block of 32, float32 sums.
 //!
 //! A block's weights are `d * q + m` with unsigned `q`, so that one instruction (u8 times s8, summed by fours) serves
 //! all formats. The sum over K runs block by block in one fixed order, whatever the number of rows: a row's result is
-//! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well (amax / 127).
+//! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well, to 16 bits in two
+//! planes of bytes, each of which meets the weights in a dot product of its own.
 
 mod activations;
 mod packing;
 
-pub(crate) use activations::ActivationTile;
+pub(crate) use activations::{ActivationTile, PLANES_BYTES};
 pub(crate) use packing::scale_and_minimum;
 pub use packing::{BlockType, PackedWeight, Segment};
 
@@ -40,7 +41,8 @@ pub fn quantized_linear<T: Float>(
 ) -> Result<(), KernelError> {
     check_row_length("x", weight.num_columns(), x.row_length())?;
     check_count("out", x.num_rows() * weight.num_rows(), out.len())?;
-    let panel_rows = (MAX_PANEL_BYTES / weight.num_columns()).max(MAX_TILE_ROWS) / MAX_TILE_ROWS * MAX_TILE_ROWS;
+    let panel_rows = (MAX_PANEL_BYTES * BLOCK / PLANES_BYTES / weight.num_columns()).max(MAX_TILE_ROWS) / MAX_TILE_ROWS
+        * MAX_TILE_ROWS;
     let out = SharedOutput::new(out);
     for start in (0..x.num_rows()).step_by(panel_rows) {
         let rows = start..x.num_rows().min(start + panel_rows);
@@ -59,9 +61,9 @@ fn multiply_panel(
     out: SharedOutput<'_, f32>,
     set: InstructionSet,
 ) {
-    // One thread streams about 16 bytes of weights a nanosecond, or multiplies about 256 pairs.
+    // One thread streams about 16 bytes of weights a nanosecond, or multiplies about 128 pairs.
     let pairs = x.num_rows() * weight.num_columns() * weight.num_rows();
-    let num_threads = threads_for((weight.num_bytes() / 16).max(pairs / 256));
+    let num_threads = threads_for((weight.num_bytes() / 16).max(pairs / 128));
     let length = run_length(weight.num_groups(), num_threads);
     parallel_for(num_threads, weight.num_groups().div_ceil(length), |task| {
         let groups = task * length..weight.num_groups().min((task + 1) * length);

@@ -1,4 +1,8 @@
-//! Activations as int8: quantized once a call, laid out in the tiles that the kernels walk.
+//! Activations as 16-bit integers in two planes of bytes: quantized once a call, laid out in the tiles that the kernels
+//! walk.
+//!
+//! `x = scale * (256 * high + low)` with both bytes signed. One plane alone (8 bits) moves the best token of 4.5% of the
+//! positions of a `Q4_1` model off that of float32; both move it in none that was tried, at twice the dot products.
 
 use super::{BLOCK, MAX_TILE_ROWS};
 use crate::elementary::ROUNDING;
@@ -7,12 +11,17 @@ use crate::{Float, InstructionSet, Rows};
 use std::cell::RefCell;
 use std::ops::Range;
 
+/// Both planes of a block.
+pub(crate) const PLANES_BYTES: usize = 2 * BLOCK;
+/// What the largest magnitude of a block becomes: 127 in the high plane and 0 in the low one.
+const LARGEST: f32 = 127.0 * 256.0;
+
 /// A panel of quantized rows, cut into tiles of 8, 4, 2 and 1 rows. Inside a tile everything is `[block][row]`.
 #[derive(Debug, Default)]
 pub(super) struct QuantizedActivations {
     num_rows: usize,
     num_blocks: usize,
-    values: Vec<i8>,
+    planes: Vec<i8>,
     scales: Vec<f32>,
     scaled_sums: Vec<f32>,
     sums: Vec<i32>,
@@ -24,13 +33,13 @@ pub(crate) struct ActivationTile<'a> {
     /// The tile's first row in its panel.
     pub(crate) first_row: usize,
     pub(crate) num_rows: usize,
-    /// `[block][row][32]`.
-    pub(crate) values: &'a [i8],
+    /// `[block][row][64]`: 32 high bytes, then 32 low ones.
+    pub(crate) planes: &'a [i8],
     /// `[block][row]`: what a quantized value is worth.
     pub(crate) scales: &'a [f32],
     /// `[block][row]`: scale times sum, which meets the weights' minimum.
     pub(crate) scaled_sums: &'a [f32],
-    /// `[block][row]`: sum of the 32 values, which meets the weights' offset.
+    /// `[block][row]`: sum of the 32 quantized values, which meets the weights' offset.
     pub(crate) sums: &'a [i32],
 }
 
@@ -52,14 +61,14 @@ impl QuantizedActivations {
         self.num_rows = rows.len();
         self.num_blocks = x.row_length() / BLOCK;
         let total = self.num_rows * self.num_blocks;
-        self.values.resize(total * BLOCK, 0);
+        self.planes.resize(total * PLANES_BYTES, 0);
         self.scales.resize(total, 0.0);
         self.scaled_sums.resize(total, 0.0);
         self.sums.resize(total, 0);
 
         let num_blocks = self.num_blocks;
         let num_rows = self.num_rows;
-        let values = SharedOutput::new(&mut self.values);
+        let planes = SharedOutput::new(&mut self.planes);
         let scales = SharedOutput::new(&mut self.scales);
         let scaled_sums = SharedOutput::new(&mut self.scaled_sums);
         let sums = SharedOutput::new(&mut self.sums);
@@ -69,9 +78,9 @@ impl QuantizedActivations {
             let (start, length) = (first_row * num_blocks, rows_in_tile * num_blocks);
             #[allow(unsafe_code)]
             // SAFETY: tiles are disjoint runs of rows, each task writes its own tile.
-            let (values, scales, scaled_sums, sums) = unsafe {
+            let (planes, scales, scaled_sums, sums) = unsafe {
                 (
-                    values.part(start * BLOCK, length * BLOCK),
+                    planes.part(start * PLANES_BYTES, length * PLANES_BYTES),
                     scales.part(start, length),
                     scaled_sums.part(start, length),
                     sums.part(start, length),
@@ -84,7 +93,8 @@ impl QuantizedActivations {
                     || {
                         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
                             let at = block * rows_in_tile + row;
-                            let (scale, sum) = quantize_block(x, &mut values[at * BLOCK..(at + 1) * BLOCK]);
+                            let planes = &mut planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES];
+                            let (scale, sum) = quantize_block(x, planes);
                             scales[at] = scale;
                             scaled_sums[at] = scale * sum as f32;
                             sums[at] = sum;
@@ -103,7 +113,7 @@ impl QuantizedActivations {
             ActivationTile {
                 first_row,
                 num_rows,
-                values: &self.values[range.start * BLOCK..range.end * BLOCK],
+                planes: &self.planes[range.start * PLANES_BYTES..range.end * PLANES_BYTES],
                 scales: &self.scales[range.clone()],
                 scaled_sums: &self.scaled_sums[range.clone()],
                 sums: &self.sums[range],
@@ -133,23 +143,25 @@ fn tile_rows(index: usize, num_rows: usize) -> (usize, usize) {
     (first_row, 1 << rest.ilog2())
 }
 
-/// Quantizes 32 values to `[-127, 127]`; returns the scale (amax / 127) and the sum of the quantized values.
+/// Quantizes 32 values to `[-32512, 32512]`; returns the scale (amax / 32512) and the sum of the quantized values.
 #[inline(always)]
-fn quantize_block<T: Float>(x: &[T], values: &mut [i8]) -> (f32, i32) {
+fn quantize_block<T: Float>(x: &[T], planes: &mut [i8]) -> (f32, i32) {
     let mut block = [0.0f32; BLOCK];
     for (wide, x) in block.iter_mut().zip(x) {
         *wide = x.to_f32();
     }
     // Magnitudes order like their bits, and a NaN's bits are above all: it survives into the scale.
     let amax = f32::from_bits(block.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
-    let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+    let inverse = if amax > 0.0 { LARGEST / amax } else { 0.0 };
+    let (high, low) = planes.split_at_mut(BLOCK);
     let mut sum = 0;
-    for (x, value) in block.iter().zip(values) {
-        let rounded = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i8;
-        *value = rounded;
+    for ((x, high), low) in block.iter().zip(high).zip(low) {
+        let rounded = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i16;
+        *low = rounded as i8;
+        *high = ((i32::from(rounded) - i32::from(*low)) >> 8) as i8;
         sum += i32::from(rounded);
     }
-    (amax / 127.0, sum)
+    (amax / LARGEST, sum)
 }
 
 #[cfg(test)]
@@ -171,20 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn halves_round_to_even_and_the_largest_magnitude_becomes_127() {
+    fn halves_round_to_even_and_the_largest_magnitude_is_exact() {
         let mut x = [0.0f32; BLOCK];
-        (x[0], x[1], x[2], x[3]) = (-127.0, 0.5, 1.5, 2.5);
-        let mut values = [0i8; BLOCK];
-        let (scale, sum) = quantize_block(&x, &mut values);
-        assert_eq!((&values[..4], scale, sum), (&[-127, 0, 2, 2][..], 1.0, -123));
+        (x[0], x[1], x[2], x[3], x[4]) = (-32512.0, 0.5, 1.5, -128.5, 32511.0);
+        let mut planes = [0i8; PLANES_BYTES];
+        let (scale, sum) = quantize_block(&x, &mut planes);
+        assert_eq!((scale, sum), (1.0, -32512 + 2 - 128 + 32511));
+        assert_eq!(&planes[..5], &[-127, 0, 0, 0, 127]);
+        assert_eq!(&planes[BLOCK..BLOCK + 5], &[0, 0, 2, -128, -1]);
     }
 
     #[test]
     fn a_nan_survives_into_the_scale_and_zeros_have_scale_zero() {
-        let mut values = [1i8; BLOCK];
+        let mut planes = [1i8; PLANES_BYTES];
         let mut x = [0.0f32; BLOCK];
-        assert_eq!(quantize_block(&x, &mut values), (0.0, 0));
+        assert_eq!(quantize_block(&x, &mut planes), (0.0, 0));
         x[7] = f32::NAN;
-        assert!(quantize_block(&x, &mut values).0.is_nan());
+        assert!(quantize_block(&x, &mut planes).0.is_nan());
     }
 }

@@ -23,6 +23,9 @@ __all__ = [
 BLOCK_SIZE = 32
 """Columns that share a scale, in weights and in activations."""
 
+_LARGEST = 127.0 * 256.0
+"""What the largest magnitude of a block of activations becomes."""
+
 
 def pack(segments: Sequence[tuple[Tensor, str]], num_columns: int) -> PackedWeight:
     """Pack weights from a GGUF file for `quantized_linear`; segments lie one below the other (fused projections).
@@ -43,8 +46,8 @@ def pack(segments: Sequence[tuple[Tensor, str]], num_columns: int) -> PackedWeig
 def quantized_linear(x_TK: Tensor, weight: PackedWeight, out: Tensor | None = None) -> Tensor:
     """Multiply each row of `x_TK` with the weight: `out[t, n] = sum_k x[t, k] * weight[n, k]`.
 
-    The activations of a row are rounded to int8 by blocks of 32 (scale = amax / 127); integer dot products a block,
-    float32 sums over blocks in one fixed order: a row's result is bit-equal whatever other rows are in the call.
+    The activations of a row are rounded to 16 bits by blocks of 32 (scale = amax / 32512); integer dot products a
+    block, float32 sums over blocks in one fixed order: a row's result is bit-equal whatever other rows are in the call.
 
     Args:
         x_TK: float32 or bfloat16, rows contiguous (the row stride is free), in CPU memory. Not modified.
@@ -68,9 +71,9 @@ def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
     """
     x_TBk = x_TK.to(torch.float32).reshape(x_TK.shape[0], x_TK.shape[1] // BLOCK_SIZE, BLOCK_SIZE)
     amax_TB1 = x_TBk.abs().amax(dim=2, keepdim=True)
-    inverse_TB1 = torch.where(amax_TB1 > 0, 127.0 / amax_TB1, 0.0)
+    inverse_TB1 = torch.where(amax_TB1 > 0, _LARGEST / amax_TB1, 0.0)
     rounded_TBk = (x_TBk * inverse_TB1).round()
-    quantized_TK = (rounded_TBk.double() * (amax_TB1 / 127.0)).flatten(1)
+    quantized_TK = (rounded_TBk.double() * (amax_TB1 / _LARGEST)).flatten(1)
     out_TN: Tensor = (quantized_TK @ dequantize(weight).double().T).float()
     return out_TN
 

@@ -1,7 +1,7 @@
 //! The quantized product with `vpdpbusd`: 16 weight rows a register, up to 8 activation rows a pass.
 
 use crate::InstructionSet;
-use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, TileSums};
+use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, PLANES_BYTES, TileSums};
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
@@ -15,7 +15,7 @@ pub(crate) fn multiply_tile(
     assert!(set.is_avx512());
     let num_blocks = group.len() / block_type.packed_bytes();
     let num_entries = num_blocks * tile.num_rows;
-    assert!(tile.values.len() == num_entries * BLOCK && tile.scales.len() == num_entries);
+    assert!(tile.planes.len() == num_entries * PLANES_BYTES && tile.scales.len() == num_entries);
     assert!(tile.scaled_sums.len() == num_entries && tile.sums.len() == num_entries);
     // SAFETY: `set` proves the features; the lengths that the kernels rely on are asserted above.
     unsafe {
@@ -75,15 +75,21 @@ unsafe fn multiply_rows<const R: usize, const WIDE: bool, const OFFSET: i32>(
             let (scale, minimum) = scales::<OFFSET>(packed.add((lines - 1) * 64));
             for (row, total) in totals.iter_mut().enumerate() {
                 let at = block * R + row;
-                let x = tile.values.as_ptr().add(at * BLOCK);
-                let mut dots = if OFFSET == 0 {
+                let high = tile.planes.as_ptr().add(at * PLANES_BYTES);
+                let low = high.add(BLOCK);
+                let mut high_dots = _mm512_setzero_si512();
+                let mut low_dots = if OFFSET == 0 {
                     _mm512_setzero_si512()
                 } else {
                     _mm512_set1_epi32(-OFFSET * *tile.sums.as_ptr().add(at))
                 };
                 for (four, weights) in weights.iter().enumerate() {
-                    dots = _mm512_dpbusd_epi32(dots, *weights, _mm512_set1_epi32(load_four(x.add(4 * four))));
+                    let (high, low) = (load_four(high.add(4 * four)), load_four(low.add(4 * four)));
+                    high_dots = _mm512_dpbusd_epi32(high_dots, *weights, _mm512_set1_epi32(high));
+                    low_dots = _mm512_dpbusd_epi32(low_dots, *weights, _mm512_set1_epi32(low));
                 }
+                // At most 2^28 with 8-bit weights: 32 products of 255 and 127, times 256.
+                let dots = _mm512_add_epi32(_mm512_slli_epi32::<8>(high_dots), low_dots);
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*tile.scales.as_ptr().add(at)));
                 *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, *total);
                 if OFFSET == 0 {

@@ -1,6 +1,6 @@
 //! The quantized product in plain Rust. Integer sums equal those of the vector kernels; float sums differ by rounding.
 
-use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, GROUP, TileSums, scale_and_minimum};
+use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, GROUP, PLANES_BYTES, TileSums, scale_and_minimum};
 
 pub(crate) fn multiply_tile(block_type: BlockType, group: &[u8], tile: &ActivationTile<'_>, sums: &mut TileSums) {
     let mut totals: TileSums = Default::default();
@@ -14,7 +14,7 @@ pub(crate) fn multiply_tile(block_type: BlockType, group: &[u8], tile: &Activati
         }
         for (row, total) in totals[..tile.num_rows].iter_mut().enumerate() {
             let at = block * tile.num_rows + row;
-            let dots = dot(&weights, &tile.values[at * BLOCK..(at + 1) * BLOCK]);
+            let dots = dot(&weights, &join(&tile.planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES]));
             let offset = block_type.offset() * tile.sums[at];
             for lane in 0..GROUP {
                 total[lane] += (dots[lane] - offset) as f32 * (d[lane] * tile.scales[at]);
@@ -44,8 +44,15 @@ fn unpack(packed: &[u8], block_type: BlockType, weights: &mut [[i16; 2 * GROUP];
     }
 }
 
+/// The two planes of a block as whole values.
 #[inline(always)]
-fn dot(weights: &[[i16; 2 * GROUP]; BLOCK / 2], x: &[i8]) -> [i32; GROUP] {
+fn join(planes: &[i8]) -> [i16; BLOCK] {
+    let (high, low) = planes.split_at(BLOCK);
+    std::array::from_fn(|i| i16::from(high[i]) * 256 + i16::from(low[i]))
+}
+
+#[inline(always)]
+fn dot(weights: &[[i16; 2 * GROUP]; BLOCK / 2], x: &[i16; BLOCK]) -> [i32; GROUP] {
     let mut dots = [0i32; GROUP];
     for (weights, x) in weights.iter().zip(x.chunks_exact(2)) {
         let (first, second) = (i32::from(x[0]), i32::from(x[1]));
