@@ -78,9 +78,9 @@ def long_prompt(round_number: int) -> list[list[str]]:
 
 
 def shared_prefix(round_number: int) -> list[list[str]]:
-    """Eight streams, three requests each, behind one prefix of about 1,100 tokens that is new in each round."""
+    """Eight streams behind one prefix of about 1,100 tokens that is new in each round."""
     prefix = words(1065, 900 + round_number)
-    return [[f"{prefix} {words(12, s * 10 + r)}" for r in range(3)] for s in range(8)]
+    return [[f"{prefix} {words(12, s)}"] for s in range(8)]
 
 
 SCENARIOS = [

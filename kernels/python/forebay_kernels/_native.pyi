@@ -1,7 +1,25 @@
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TypedDict, final
 
 from torch import Tensor
+
+__all__ = [
+    "PackedWeight",
+    "dequantize",
+    "force_instruction_set",
+    "gumbel_argmax",
+    "logsumexp",
+    "native_info",
+    "pack",
+    "paged_attention",
+    "quantized_embedding",
+    "quantized_linear",
+    "rms_norm",
+    "rotary_write_kv",
+    "silu_and_mul",
+    "token_logprobs",
+    "write_kv_cache",
+]
 
 class _NativeInfo(TypedDict):
     instruction_set: str
@@ -9,6 +27,7 @@ class _NativeInfo(TypedDict):
     num_threads: int
     thread_team: str
 
+@final
 class PackedWeight:
     @property
     def num_rows(self) -> int: ...
