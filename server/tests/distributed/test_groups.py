@@ -56,7 +56,7 @@ def test_two_ranks_compute_what_one_does(models, ranks, load, variant):
     expected = load(path).step([(0, PROMPT)])
     for rank in ranks:
         actual = torch.tensor(rank[str(path)]["logits"])
-        # Sums over inputs are split in two. Beside quantized weights the KV cache is float16 and activations are rounded:
+        # Sums over inputs are split in two. Beside quantized weights the KV cache is float16, activations are rounded:
         # a sum that differs in its last bit may round to the neighbour, up to 2^-11 away.
         tolerance = 1e-3 if variant == "quantized" else 1e-4
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
