@@ -148,9 +148,6 @@ class WorkerService:
             taken, self._stream_taken = self._stream_taken, True
         if taken:
             _abort(context, f"incarnation `{self._incarnation}` has had its one Execute stream")
-        # A call that is over must not hold its thread, which waits for results that nobody will read.
-        if not context.add_callback(lambda: self._results.put(_End())):
-            return
         threading.Thread(target=self._read, args=(request_iterator,), name="plans", daemon=True).start()
         while not isinstance(item := self._results.get(), _End):
             yield item

@@ -17,7 +17,7 @@ import pytest
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.pb import worker_pb2_grpc
 from forebay_worker.plan import PlanError, StepPlan, StepResult
-from forebay_worker.service import MAX_MESSAGE_BYTES, WorkerService, stop
+from forebay_worker.service import MAX_MESSAGE_BYTES, WorkerService, _End, stop
 
 from .toy import CAPABILITIES, u32
 
@@ -63,6 +63,8 @@ def worker(path: Path) -> Iterator[Client]:
         finally:
             client.plans.put(None)
     stop(server)
+    # A call whose steps nobody ran waits for results; its thread would keep this process from exiting.
+    service._results.put(_End())
 
 
 @pytest.fixture
