@@ -173,6 +173,15 @@ impl Scheduler {
         self.expire(now, events);
     }
 
+    /// How many of these tokens a request of this salt would find computed, if it were planned now. A look, nothing
+    /// more: no reference is taken, and what is found may be evicted before the request comes.
+    pub fn prefix_match_len(&self, token_ids: &[u32], cache_salt: u64) -> u32 {
+        if token_ids.is_empty() {
+            return 0;
+        }
+        self.blocks.find_prefix(cache_salt, token_ids, self.clock.sent).blocks.len() as u32 * self.limits.block_size
+    }
+
     /// When the earliest deadline passes, for the caller's timer.
     pub fn next_deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|&(time, _)| time)

@@ -56,6 +56,22 @@ fn unequal_salts_share_nothing() {
 }
 
 #[test]
+fn a_look_at_a_prefix_finds_what_a_request_would_and_holds_nothing() {
+    let mut rig = Rig::new(limits());
+    rig.submit(request(1, prompt(1, 9), 1));
+    assert_eq!(rig.scheduler.prefix_match_len(&prompt(1, 9), 0), 0);
+    let plan = rig.plan();
+    assert_eq!(rig.scheduler.prefix_match_len(&prompt(1, 9), 0), 8, "the next plan may read what is in flight");
+    assert_eq!(rig.scheduler.prefix_match_len(&prompt(1, 8), 0), 4, "one token short of the prompt");
+    assert_eq!(rig.scheduler.prefix_match_len(&prompt(1, 9), 1), 0, "another salt");
+    assert_eq!(rig.scheduler.prefix_match_len(&[], 0), 0);
+    rig.answer(&plan);
+    let before = rig.scheduler.stats();
+    assert_eq!(rig.scheduler.prefix_match_len(&prompt(1, 9), 0), 8);
+    assert_eq!(rig.scheduler.stats(), before);
+}
+
+#[test]
 fn a_request_that_needs_its_whole_prompt_computed_reads_no_prefix_but_leaves_one() {
     let mut rig = Rig::new(limits());
     rig.submit(NewRequest { reuse_prefix: false, ..request(1, prompt(1, 9), 1) });
