@@ -1,7 +1,9 @@
 //! The engine's public face: submit a request, read its tokens, drop it to cancel.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use forebay_scheduler::{RequestId, Stats};
@@ -293,16 +295,18 @@ pub struct Generation {
 impl Generation {
     /// The next event; `None` after `Finished` or an error. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<GenerationEvent, EngineError>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// [`Generation::next`] for those who wait for several generations at once.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<GenerationEvent, EngineError>>> {
         if self.ended {
-            return None;
+            return Poll::Ready(None);
         }
-        let delivery = self
-            .events
-            .recv()
-            .await
+        let delivery = ready!(self.events.poll_recv(context))
             .unwrap_or_else(|| Err(EngineError::Unavailable("the engine has stopped".to_owned())));
         self.ended = !matches!(&delivery, Ok(event) if !matches!(event, GenerationEvent::Finished(_)));
-        Some(delivery)
+        Poll::Ready(Some(delivery))
     }
 }
 

@@ -22,6 +22,8 @@ struct FakeSequence {
     num_computed: usize,
     blocks: Vec<u32>,
     sampling: SamplingParams,
+    /// How many appeared before it.
+    turn: usize,
     /// Failed alone: its rows compute nothing until it is released.
     failed: Option<(i32, String)>,
     /// Had a row in a step that failed as a whole: so do all steps with a row of it until it is released.
@@ -71,6 +73,7 @@ pub(super) struct FakeModel {
     num_holders: Vec<u32>,
     /// The last tenant of each slot.
     epochs: BTreeMap<u32, u32>,
+    num_appeared: usize,
 }
 
 impl FakeModel {
@@ -78,7 +81,8 @@ impl FakeModel {
         let num_blocks = script.sizes.num_blocks as usize;
         let kv = vec![0; num_blocks * script.sizes.block_size as usize];
         let num_holders = vec![0; num_blocks];
-        Self { script, next_step: 0, sequences: BTreeMap::new(), kv, num_holders, epochs: BTreeMap::new() }
+        let (sequences, epochs) = (BTreeMap::new(), BTreeMap::new());
+        Self { script, next_step: 0, sequences, kv, num_holders, epochs, num_appeared: 0 }
     }
 
     /// One step.
@@ -160,9 +164,11 @@ impl FakeModel {
             num_computed,
             blocks: Vec::new(),
             sampling,
+            turn: self.num_appeared,
             failed: None,
             is_void: false,
         };
+        self.num_appeared += 1;
         self.sequences.insert(slot, sequence);
         self.append(slot, &u32s(&new.block_ids).collect::<Vec<_>>())
     }
@@ -273,6 +279,10 @@ fn sample(row: Row, sequence: &mut FakeSequence, chain: u64, script: &FakeScript
     let token_id = match &script.tokens {
         FakeTokens::Echo { first, last } => first + (chain % u64::from(last - first + 1)) as u32,
         FakeTokens::Sequence(ids) => ids[num_generated % ids.len()],
+        FakeTokens::InTurn(lists) => {
+            let ids = &lists[sequence.turn % lists.len()];
+            ids[num_generated % ids.len()]
+        }
         FakeTokens::Function(next) => next(&sequence.token_ids, sequence.num_prompt),
     };
     let (slot, epoch) = (row.slot, row.epoch);
@@ -286,7 +296,8 @@ fn sample(row: Row, sequence: &mut FakeSequence, chain: u64, script: &FakeScript
     output.epochs.push(epoch);
     output.token_ids.push(token_id);
     let num_top = if row.has(RowFlag::Logprobs) { sequence.sampling.num_top_logprobs } else { 0 };
-    let entry = logprobs(token_id, num_top, script.sizes.vocab_size);
+    let num_ties = if sequence.sampling.top_ties && num_top > 0 { script.num_ties } else { 0 };
+    let entry = logprobs(token_id, num_top, num_ties, script.sizes.vocab_size);
     output.any_logprobs |= row.has(RowFlag::Logprobs);
     output.logprobs.push(if row.has(RowFlag::Logprobs) { entry.0 } else { f32::NAN });
     output.top_counts.push(entry.1.len() as u32);
@@ -301,10 +312,11 @@ fn scripted_failure(token_id: u32, script: &FakeScript) -> Option<(i32, String)>
     })
 }
 
-/// Made up: the token itself is the best, its successors follow one unit apart.
-fn logprobs(token_id: u32, num_top: u32, vocab_size: u32) -> (f32, Vec<(u32, f32)>) {
+/// Made up: the token itself is the best, its successors follow one unit apart, and then come ties with the last.
+fn logprobs(token_id: u32, num_top: u32, num_ties: u32, vocab_size: u32) -> (f32, Vec<(u32, f32)>) {
     let best = -0.125 - (token_id % 8) as f32 / 8.0;
-    let top = (0..num_top.min(vocab_size)).map(|nth| ((token_id + nth) % vocab_size, best - nth as f32));
+    let logprob = |nth: u32| best - nth.min(num_top.saturating_sub(1)) as f32;
+    let top = (0..(num_top + num_ties).min(vocab_size)).map(|nth| ((token_id + nth) % vocab_size, logprob(nth)));
     (best, top.collect())
 }
 
@@ -313,7 +325,7 @@ fn prompt_logprobs(row: Row, sequence: &FakeSequence, start: usize, script: &Fak
     let num_top = u32::try_from(sequence.sampling.num_prompt_logprobs).ok()?;
     let positions = start + 1..sequence.num_prompt.min(sequence.num_computed + 1);
     let entries: Vec<_> =
-        positions.map(|position| logprobs(sequence.token_ids[position], num_top, script.sizes.vocab_size)).collect();
+        positions.map(|position| logprobs(sequence.token_ids[position], num_top, 0, script.sizes.vocab_size)).collect();
     if entries.is_empty() {
         return None;
     }

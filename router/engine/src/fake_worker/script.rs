@@ -56,6 +56,8 @@ pub enum FakeTokens {
     },
     /// Every request yields these, one after another, and from the start again after the last.
     Sequence(Vec<u32>),
+    /// The n-th sequence to appear yields the n-th list in the same way; after the last list comes the first.
+    InTurn(Vec<Vec<u32>>),
     /// Whatever the test wants.
     Function(Arc<NextToken>),
 }
@@ -65,6 +67,7 @@ impl fmt::Debug for FakeTokens {
         match self {
             Self::Echo { first, last } => write!(f, "Echo({first}..={last})"),
             Self::Sequence(ids) => write!(f, "Sequence({ids:?})"),
+            Self::InTurn(lists) => write!(f, "InTurn({lists:?})"),
             Self::Function(_) => write!(f, "Function"),
         }
     }
@@ -156,6 +159,8 @@ pub struct FakeScript {
     pub features: Vec<String>,
     /// Which token comes next.
     pub tokens: FakeTokens,
+    /// Alternatives that are as likely as the last one asked for; shown to those who want ties.
+    pub num_ties: u32,
     /// How long the weights load.
     pub load_delay: Duration,
     /// How long a step takes.
@@ -170,6 +175,7 @@ impl Default for FakeScript {
             sizes: FakeSizes::default(),
             features: ["logprobs", "prompt_logprobs"].map(str::to_owned).to_vec(),
             tokens: FakeTokens::Echo { first: 3, last: 1023 },
+            num_ties: 0,
             load_delay: Duration::ZERO,
             step_delay: Duration::ZERO,
             faults: Vec::new(),

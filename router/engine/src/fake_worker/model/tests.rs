@@ -110,3 +110,18 @@ fn steps_with_a_sequence_of_a_failed_step_fail_until_it_is_released() {
     again.released_epochs = u32_bytes([1]);
     assert_eq!(model.execute(&again).map(|result| result.step_error), Ok(None));
 }
+
+#[test]
+fn sequences_yield_their_lists_in_turn_and_ties_come_after_the_alternatives() {
+    let tokens = FakeTokens::InTurn(vec![vec![7], vec![9]]);
+    let mut model = FakeModel::new(Arc::new(FakeScript { tokens, num_ties: 1, ..FakeScript::default() }));
+    let sampling = SamplingParams { num_top_logprobs: 2, top_ties: true, ..SamplingParams::default() };
+    let newcomers =
+        [1, 2].map(|slot| NewSequence { sampling: Some(sampling.clone()), ..newcomer(slot, 1, &[5, 6], &[slot]) });
+    let flags = SAMPLES | RowFlag::Logprobs as u32;
+    let result = model.execute(&plan(0, newcomers.into(), &[[1, 1, 2, flags], [2, 1, 2, flags]])).expect("right");
+    assert_eq!(result.token_ids, u32_bytes([7, 9]));
+    assert_eq!(result.top_counts, u32_bytes([3, 3]));
+    assert_eq!(result.top_ids, u32_bytes([7, 8, 9, 9, 10, 11]));
+    assert_eq!(result.top_logprobs[4..8], result.top_logprobs[8..12], "the third ties with the second");
+}
