@@ -33,10 +33,23 @@ class AttentionMetadata:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionStep:
-    """What every layer's attention shares in one step."""
+    """What layers' attention shares in one step."""
 
-    rotation: Rotation
+    rotation: Rotation | None
+    """None for a model whose positions are learned embeddings."""
     metadata: AttentionMetadata
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionParameters:
+    """What is fixed for one layer."""
+
+    scale: float
+    """Multiplied with the scores, usually `D ** -0.5`."""
+    window: int = 0
+    """A query at position p sees the keys of p - window + 1 to p; 0: all up to its own."""
+    softcap: float = 0.0
+    """Scaled scores s become softcap * tanh(s / softcap); 0: they stay. Source: Gemma 2, arXiv 2408.00118."""
 
 
 class AttentionBackend(Protocol):
@@ -45,7 +58,13 @@ class AttentionBackend(Protocol):
     name: str
 
     def forward(
-        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, kv: LayerKvCache, step: AttentionStep, scale: float
+        self,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        kv: LayerKvCache,
+        step: AttentionStep,
+        parameters: AttentionParameters,
     ) -> Tensor:
         """Rotate q and k, write k and v into the cache, then attend: [T, H, D] in q's dtype.
 

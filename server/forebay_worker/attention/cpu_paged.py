@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from forebay_kernels.ops.kv_cache import write_kv_cache
 from forebay_kernels.ops.paged_attention import paged_attention
 from forebay_kernels.ops.rotary import rotary_write_kv
-from forebay_worker.attention.backend import AttentionStep
+from forebay_worker.attention.backend import AttentionParameters, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 
 
@@ -16,20 +17,31 @@ class CpuPaged:
     name = "paged"
 
     def forward(
-        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, kv: LayerKvCache, step: AttentionStep, scale: float
+        self,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        kv: LayerKvCache,
+        step: AttentionStep,
+        parameters: AttentionParameters,
     ) -> Tensor:
-        """See AttentionBackend."""
+        """See AttentionBackend. Raises: ValueError for a window or a softcap, which the kernel lacks."""
+        if parameters.window or parameters.softcap:
+            raise ValueError("attention is `paged`, which has no windows and no softcap; use sdpa")
         rotation, metadata = step.rotation, step.metadata
-        rotary_write_kv(
-            q_THD,
-            k_TKD,
-            v_TKD,
-            rotation.table_PR,
-            rotation.positions_T,
-            kv.key,
-            kv.value,
-            metadata.slot_mapping_T,
-        )
+        if rotation is None:
+            write_kv_cache(k_TKD, v_TKD, kv.key, kv.value, metadata.slot_mapping_T)
+        else:
+            rotary_write_kv(
+                q_THD,
+                k_TKD,
+                v_TKD,
+                rotation.table_PR,
+                rotation.positions_T,
+                kv.key,
+                kv.value,
+                metadata.slot_mapping_T,
+            )
         return paged_attention(
             q_THD,
             kv.key,
@@ -37,5 +49,5 @@ class CpuPaged:
             metadata.block_tables_SB,
             metadata.context_lens_S,
             metadata.cu_seqlens_q_S1,
-            scale,
+            parameters.scale,
         )

@@ -1,6 +1,6 @@
 """The turn that a step gives its queries and keys.
 
-T = tokens, H = heads, D = head_dim, P = positions, R = rotated width (= D).
+T = tokens, H = heads, D = head_dim, P = positions, R = rotated width (<= D).
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ class Rotation:
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def __call__(self, x_THD: Tensor) -> Tensor:
-        """The heads, rotated: a new tensor. The products and their order are those of transformers."""
+        """A new tensor, the heads' first R elements rotated. Products and their order are those of transformers."""
         cos_T1R, sin_T1R = self._cos_and_signed_sin_T1R
-        first, second = x_THD.chunk(2, dim=-1)
+        width = cos_T1R.shape[-1]
+        turning_THR, staying = x_THD[..., :width], x_THD[..., width:]
+        first, second = turning_THR.chunk(2, dim=-1)
         swapped = torch.cat((second, first), dim=-1)
-        return (x_THD * cos_T1R).add_(swapped.mul_(sin_T1R))
+        turned_THR = (turning_THR * cos_T1R).add_(swapped.mul_(sin_T1R))
+        return turned_THR if width == x_THD.shape[-1] else torch.cat((turned_THR, staying), dim=-1)

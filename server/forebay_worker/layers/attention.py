@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forebay_worker.attention.backend import AttentionBackend, AttentionStep
+from forebay_worker.attention.backend import AttentionBackend, AttentionParameters, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
@@ -20,7 +20,7 @@ class GroupedQueryAttention:
         self._num_heads = len(loader.group.shard(spec.num_heads))
         self._num_kv_heads = len(loader.group.shard(spec.num_kv_heads))
         self._head_dim = spec.head_dim
-        self._scale = spec.head_dim**-0.5
+        self._parameters = AttentionParameters(scale=spec.head_dim**-0.5)
         projections = (
             Projection("attention.query", spec.num_heads, spec.head_dim),
             Projection("attention.key", spec.num_kv_heads, spec.head_dim),
@@ -35,5 +35,5 @@ class GroupedQueryAttention:
         q_THD = heads[:, : self._num_heads]
         k_TKD = heads[:, self._num_heads : -self._num_kv_heads]
         v_TKD = heads[:, -self._num_kv_heads :]
-        out_THD = self._backend.forward(q_THD, k_TKD, v_TKD, kv, step, self._scale)
+        out_THD = self._backend.forward(q_THD, k_TKD, v_TKD, kv, step, self._parameters)
         return self._output(out_THD.reshape(x_TD.shape[0], -1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forebay_worker.attention.backend import AttentionMetadata, AttentionStep
+from forebay_worker.attention.backend import AttentionMetadata, AttentionParameters, AttentionStep
 from forebay_worker.attention.cpu_paged import CpuPaged
 from forebay_worker.attention.rotation import Rotation
 from forebay_worker.attention.select import select_backend
-from forebay_worker.attention.torch_sdpa import TorchSdpa
+from forebay_worker.attention.torch_sdpa import TorchSdpa, attend
 from forebay_worker.kv_cache import LayerKvCache
 
 BLOCK_SIZE, NUM_BLOCKS, HEAD_DIM = 4, 24, 16
@@ -42,9 +42,11 @@ def metadata() -> AttentionMetadata:
     )
 
 
-@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
-def test_the_kernel_agrees_with_the_reference(num_kv_heads, cache_dtype):
+PLAIN = AttentionParameters(scale=HEAD_DIM**-0.5)
+
+
+def both_backends(num_kv_heads, cache_dtype, parameters, rotary_dim):
+    """(the kernel's output, the reference's), and their caches; `rotary_dim` 0: no rotation."""
     generator = torch.Generator().manual_seed(0)
     shape = (NUM_BLOCKS, num_kv_heads, BLOCK_SIZE, HEAD_DIM)
     start = [torch.randn(shape, generator=generator).to(cache_dtype) for _ in range(2)]
@@ -53,18 +55,52 @@ def test_the_kernel_agrees_with_the_reference(num_kv_heads, cache_dtype):
     num_tokens = int(step.cu_seqlens_q_S1[-1])
     heads = torch.randn(num_tokens, 6 + 2 * num_kv_heads, HEAD_DIM, generator=generator)
     positions = torch.cat([torch.arange(before, before + new) for before, new in ROWS])
-    angles = torch.arange(64.0)[:, None] * torch.rand(HEAD_DIM // 2, generator=generator)
-    rotation = Rotation(torch.cat((angles.cos(), angles.sin()), dim=1), positions, torch.float32)
+    angles = torch.arange(64.0)[:, None] * torch.rand(rotary_dim // 2, generator=generator)
+    table = torch.cat((angles.cos(), angles.sin()), dim=1)
+    rotation = Rotation(table, positions, torch.float32) if rotary_dim else None
     outs = []
     for backend, cache in zip((CpuPaged(), TorchSdpa()), caches, strict=True):
         q, k, v = heads.clone().split((6, num_kv_heads, num_kv_heads), dim=1)
-        outs.append(backend.forward(q, k, v, cache, AttentionStep(rotation, step), HEAD_DIM**-0.5))
+        outs.append(backend.forward(q, k, v, cache, AttentionStep(rotation, step), parameters))
+    return outs, caches
+
+
+@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
+@pytest.mark.parametrize("rotary_dim", [HEAD_DIM, HEAD_DIM // 4, 0])
+def test_the_kernel_agrees_with_the_reference(num_kv_heads, cache_dtype, rotary_dim):
+    outs, caches = both_backends(num_kv_heads, cache_dtype, PLAIN, rotary_dim)
     torch.testing.assert_close(caches[0].key, caches[1].key, atol=1e-6, rtol=torch.finfo(cache_dtype).eps)
     assert torch.equal(caches[0].value, caches[1].value)
     # Both work in float32; the order of sums differs, and a rotated key may round to its neighbour in the cache.
     torch.testing.assert_close(
         outs[0], outs[1], atol=2e-5 if cache_dtype == torch.float32 else torch.finfo(cache_dtype).eps, rtol=0
     )
+
+
+@pytest.mark.parametrize("parameters", [AttentionParameters(0.25, window=5), AttentionParameters(0.25, softcap=1.5)])
+def test_the_kernel_refuses_what_it_lacks(parameters):
+    with pytest.raises(ValueError, match=r"attention is `paged`, which has no windows and no softcap; use sdpa"):
+        both_backends(2, torch.float32, parameters, HEAD_DIM)
+
+
+@pytest.mark.parametrize("window", [0, 1, 4, 5, 30])
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
+def test_the_reference_is_attention_written_out(window, softcap):
+    generator = torch.Generator().manual_seed(2)
+    heads, kv_heads, queries, context = 4, 2, 3, 11
+    q_HQD = torch.randn(heads, queries, HEAD_DIM, generator=generator)
+    k_KCD, v_KCD = torch.randn(2, kv_heads, context, HEAD_DIM, generator=generator)
+    parameters = AttentionParameters(0.5, window, softcap)
+    actual = attend(q_HQD, k_KCD, v_KCD, parameters)
+    for head in range(heads):
+        for query in range(queries):
+            position = context - queries + query
+            first = max(0, position - window + 1) if window else 0
+            scores = 0.5 * k_KCD[head // 2, first : position + 1] @ q_HQD[head, query]
+            scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+            expected = scores.softmax(0) @ v_KCD[head // 2, first : position + 1]
+            torch.testing.assert_close(actual[head, query], expected, atol=1e-5, rtol=0)
 
 
 def test_auto_takes_the_kernel_on_cpu_and_the_reference_elsewhere():
