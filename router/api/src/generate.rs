@@ -332,6 +332,8 @@ fn unexpected_end(reason: FinishReason) -> ApiError {
         FinishReason::StopToken(_) | FinishReason::Length => ApiError::IncompleteGeneration,
         FinishReason::Deadline => ApiError::Deadline("the request's deadline passed".to_owned()),
         FinishReason::Failed { kind, message } => ApiError::of_sequence(kind, message),
-        FinishReason::GroupLost => ApiError::Generation("the worker group was lost".to_owned()),
+        FinishReason::NoLongerFits(_) | FinishReason::Quarantined { .. } => {
+            ApiError::Generation("the worker group was lost".to_owned())
+        }
     }
 }

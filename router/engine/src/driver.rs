@@ -151,7 +151,8 @@ impl Driver {
         self.set_state(EngineState::Ready);
     }
 
-    /// The group is gone: whoever ran learns of it, whoever waited waits on.
+    /// The group is gone: whoever ran learns of it, whoever waited waits on. (The scheduler would go on with all of
+    /// them; as long as streams are not resumed, those that began are ended here.)
     pub(crate) fn group_lost(&mut self, reason: &str) {
         self.set_state(EngineState::Restarting(reason.to_owned()));
         self.requests.meters().group_lost();
@@ -159,10 +160,13 @@ impl Driver {
             self.requests.meters().step_failed(method);
         }
         let now = self.now();
+        for id in self.requests.fail_started(&EngineError::GroupLost(reason.to_owned())) {
+            self.cancel_in_scheduler(id);
+        }
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.group_lost(now, &mut self.events);
         }
-        self.deliver(None, reason);
+        self.deliver(None);
         self.publish();
     }
 
@@ -203,7 +207,7 @@ impl Driver {
             let Some(scheduler) = &mut self.scheduler else { return Ok(()) };
             let plan = scheduler.next_plan(now, &mut self.events);
             let planned = plan.as_ref().map_or(Ok(()), |plan| self.send_plan(plan, began, shards));
-            self.deliver(None, "");
+            self.deliver(None);
             if plan.is_none() || planned.is_err() {
                 return planned;
             }
@@ -232,7 +236,7 @@ impl Driver {
             Some(scheduler) => scheduler.apply(&answer.result, now, &mut self.events),
             None => Ok(()),
         };
-        self.deliver(Some(&answer), "");
+        self.deliver(Some(&answer));
         applied.map_err(|error| GroupError::Lost(error.to_string()))
     }
 
@@ -249,11 +253,11 @@ impl Driver {
     }
 
     /// Hands the pending events to their requests, each non-blocking.
-    fn deliver(&mut self, answer: Option<&Answer>, lost: &str) {
+    fn deliver(&mut self, answer: Option<&Answer>) {
         let now = self.now();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            if let Some(cancelled) = self.requests.deliver(event, now, answer, lost) {
+            if let Some(cancelled) = self.requests.deliver(event, now, answer) {
                 self.cancel_in_scheduler(cancelled);
             }
         }

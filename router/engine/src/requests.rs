@@ -156,16 +156,21 @@ impl Requests {
         ids
     }
 
-    /// Delivers one event. `answer` is the result it came from, if any; `lost` says why the group is gone, if it is.
-    /// Answers whom it had to cancel: the scheduler must drop that one too.
+    /// Ends those that have started with the same error; answers who they were.
+    pub(crate) fn fail_started(&mut self, error: &EngineError) -> Vec<RequestId> {
+        let started = self.live.iter().filter(|(_, live)| live.started_at.is_some());
+        let mut ids: Vec<_> = started.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        for &id in &ids {
+            self.fail(id, error.clone());
+        }
+        ids
+    }
+
+    /// Delivers one event. `answer` is the result it came from, if any. Answers whom it had to cancel: the
+    /// scheduler must drop that one too.
     #[must_use]
-    pub(crate) fn deliver(
-        &mut self,
-        event: Event,
-        now: Time,
-        answer: Option<&Answer>,
-        lost: &str,
-    ) -> Option<RequestId> {
+    pub(crate) fn deliver(&mut self, event: Event, now: Time, answer: Option<&Answer>) -> Option<RequestId> {
         match event {
             Event::Started { id, num_cached_tokens } => {
                 self.update(id, |live, meters| Some(Ok(live.started(num_cached_tokens, now, meters))))
@@ -175,7 +180,7 @@ impl Requests {
             }
             Event::Finished { id, reason } => {
                 if let Some(live) = self.live.remove(&id) {
-                    live.finished(reason, now, lost, &self.meters);
+                    live.finished(reason, now, &self.meters);
                 }
                 None
             }
@@ -258,14 +263,20 @@ impl Live {
         Some(Ok(GenerationEvent::PromptLogprobs(entries)))
     }
 
-    fn finished(self, reason: FinishReason, now: Time, lost: &str, meters: &Meters) {
+    fn finished(self, reason: FinishReason, now: Time, meters: &Meters) {
         let end = match reason {
             FinishReason::StopToken(_) | FinishReason::Length => {
                 self.record_inference(now, meters);
                 Ok(GenerationEvent::Finished(reason))
             }
             FinishReason::Deadline => Err(EngineError::Deadline),
-            FinishReason::GroupLost => Err(EngineError::GroupLost(lost.to_owned())),
+            FinishReason::NoLongerFits(error) => {
+                Err(EngineError::GroupLost(format!("its workers came back with smaller limits: {error}")))
+            }
+            FinishReason::Quarantined { num_deaths } => {
+                let message = format!("the worker group died `{num_deaths}` times while it tried this request alone");
+                Err(EngineError::Sequence { kind: 0, message })
+            }
             FinishReason::Failed { kind, message } => {
                 meters.sequence_error(kind);
                 Err(EngineError::Sequence { kind, message })

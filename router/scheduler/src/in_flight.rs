@@ -1,6 +1,7 @@
 //! What has been sent and not yet answered: the clock that fences are measured on, and a record of each plan.
 
 use crate::block_pool::BlockId;
+use crate::request::RequestId;
 use crate::sequence_table::SequenceKey;
 use crate::step::SequenceRef;
 
@@ -32,6 +33,8 @@ pub(crate) struct SentPlan {
 pub(crate) struct SentRow {
     /// Where to look; whether it is still the same tenant is for `sequence` to say.
     pub(crate) key: SequenceKey,
+    /// Whose it is, whatever has become of its tenancy.
+    pub(crate) id: RequestId,
     pub(crate) sequence: SequenceRef,
     pub(crate) samples: bool,
     pub(crate) num_tokens: u32,

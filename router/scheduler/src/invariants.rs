@@ -13,6 +13,7 @@ impl Scheduler {
         self.check_blocks();
         self.check_places();
         self.check_progress();
+        self.check_suspects();
         assert_eq!(self.clock.num_in_flight(), self.in_flight.len() as u64);
         assert!(self.in_flight.len() as u64 <= u64::from(self.limits.run_ahead) + 1, "too many plans in flight");
         assert!(self.in_flight.iter().map(|plan| plan.step_id).eq(self.clock.answered..self.clock.sent), "a step gap");
@@ -45,6 +46,12 @@ impl Scheduler {
         assert_eq!(self.queue.len() + seated, self.sequences.iter().count() as u32);
         let with_deadline = self.sequences.iter().filter(|(_, sequence)| sequence.request.deadline.is_some()).count();
         assert_eq!(with_deadline, self.deadlines.len());
+    }
+
+    fn check_suspects(&self) {
+        let is_suspect = |key| self.sequences[key].suspicion.is_some();
+        assert_eq!(self.sequences.iter().filter(|&(key, _)| is_suspect(key)).count() as u32, self.num_suspects);
+        assert!(self.slots.tenants().filter(|&key| is_suspect(key)).count() <= 1, "two suspects could share a plan");
     }
 
     fn check_progress(&self) {

@@ -13,10 +13,12 @@ mod limits;
 mod planner;
 mod preemption;
 mod prefix_cache;
+mod quarantine;
 mod queue;
 mod recovery;
 mod request;
 mod results;
+mod resumption;
 mod scheduler;
 mod sequence;
 mod sequence_table;
@@ -26,6 +28,7 @@ mod token_budget;
 
 pub use limits::Limits;
 pub use request::{FinishReason, NewRequest, RequestId, RowFlags, SubmitError, Time};
+pub use resumption::Evacuee;
 pub use scheduler::{Scheduler, Stats};
 pub use step::{
     BlockAppend, Event, NewSequence, ResultError, Row, SampledRow, SequenceError, SequenceRef, StepError, StepPlan,

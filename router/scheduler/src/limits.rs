@@ -1,4 +1,4 @@
-//! The bounds a scheduler works within, fixed for its life.
+//! The bounds a scheduler works within, fixed for the life of a worker group.
 
 /// What the worker group offers and what the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,4 +19,13 @@ pub struct Limits {
     pub max_queued_tokens: u64,
     /// Longest sequence, prompt and generated.
     pub max_total_tokens: u32,
+}
+
+impl Limits {
+    /// Every sequence must get a token into every plan, and a block must be left to give.
+    pub(crate) fn check(&self) {
+        assert!(self.block_size > 0 && self.num_blocks > 1, "the pool is empty: {self:?}");
+        assert!(self.max_sequences > 0, "there are no slots: {self:?}");
+        assert!(self.max_plan_tokens >= self.max_sequences, "a plan must hold a decode a slot: {self:?}");
+    }
 }

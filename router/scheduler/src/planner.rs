@@ -6,6 +6,7 @@
 use crate::block_manager::PrefixMatch;
 use crate::block_pool::BlockId;
 use crate::in_flight::{SentPlan, SentRow};
+use crate::quarantine::Company;
 use crate::request::{RequestId, RowFlags, Time};
 use crate::scheduler::Scheduler;
 use crate::sequence::{InFlightRow, Phase, Standing};
@@ -18,6 +19,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) plan: StepPlan,
     sent: SentPlan,
     budget_left: u32,
+    company: Company,
     /// Decodes of this plan that wait for a block which results in flight will free.
     pub(crate) num_stalled: u32,
     now: Time,
@@ -25,7 +27,7 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(scheduler: &'a mut Scheduler, now: Time, events: &'a mut Vec<Event>) -> Self {
+    pub(crate) fn new(scheduler: &'a mut Scheduler, company: Company, now: Time, events: &'a mut Vec<Event>) -> Self {
         let step_id = scheduler.clock.sent;
         let budget_left = scheduler.budget.now();
         Self {
@@ -33,6 +35,7 @@ impl<'a> Planner<'a> {
             plan: StepPlan { step_id, ..StepPlan::default() },
             sent: SentPlan { step_id, rows: Vec::new(), published: Vec::new() },
             budget_left,
+            company,
             num_stalled: 0,
             now,
             events,
@@ -65,6 +68,12 @@ impl<'a> Planner<'a> {
         Some(self.plan)
     }
 
+    /// Whether it is among those that this plan is for.
+    fn may_run(&self, key: SequenceKey) -> bool {
+        let is_on_trial = self.company.on_trial == Some(key);
+        is_on_trial || (!self.company.is_alone && self.scheduler.sequences[key].suspicion.is_none())
+    }
+
     fn plan_decodes(&mut self) {
         self.num_stalled = 0;
         let decodes = self.choose_decodes();
@@ -83,16 +92,17 @@ impl<'a> Planner<'a> {
     /// Who decodes, by ascending slot. The full budget has room for a decode in every slot; under a reduced one they
     /// take turns, and a token is left for a prompt.
     fn choose_decodes(&mut self) -> Vec<SequenceKey> {
-        let scheduler = &mut *self.scheduler;
+        let scheduler = &*self.scheduler;
         let mut decodes = Vec::with_capacity(scheduler.slots.num_tenants() as usize);
         let mut is_prefilling = !scheduler.queue.is_empty() && scheduler.slots.has_vacant();
-        for key in scheduler.slots.tenants() {
+        for key in scheduler.slots.tenants().filter(|&key| self.may_run(key)) {
             match scheduler.sequences[key].phase() {
                 Phase::Decoding => decodes.push(key),
                 Phase::Prefilling => is_prefilling = true,
                 _ => {}
             }
         }
+        let scheduler = &mut *self.scheduler;
         let max_decodes = (self.budget_left - u32::from(is_prefilling && self.budget_left > 1)) as usize;
         if decodes.len() > max_decodes {
             let slot_of = |key: &SequenceKey| scheduler.sequences[*key].tenancy().map(|tenancy| tenancy.slot);
@@ -126,8 +136,9 @@ impl<'a> Planner<'a> {
     /// Goes on with prompts that have begun, best rank first.
     fn plan_chunks(&mut self) {
         let scheduler = &*self.scheduler;
+        let is_prefilling = |&key: &SequenceKey| scheduler.sequences[key].phase() == Phase::Prefilling;
         let mut prefills: Vec<SequenceKey> =
-            scheduler.slots.tenants().filter(|&key| scheduler.sequences[key].phase() == Phase::Prefilling).collect();
+            scheduler.slots.tenants().filter(is_prefilling).filter(|&key| self.may_run(key)).collect();
         prefills.sort_unstable_by_key(|&key| scheduler.sequences[key].rank);
         for key in prefills {
             self.push_chunk(key);
@@ -135,11 +146,18 @@ impl<'a> Planner<'a> {
     }
 
     /// Seats newcomers in the order of the line. Who does not fit stops the line, so that the large are not starved by
-    /// the small.
+    /// the small. Those whom this plan is not for are passed, with room kept for them.
     fn admit(&mut self) {
-        while self.budget_left > 0 && self.scheduler.slots.has_vacant() {
-            let Some(key) = self.scheduler.queue.front() else { return };
-            let Some((blocks, num_cached)) = self.reserve_prompt(key) else { return };
+        let (mut passed, mut num_kept_slots, mut num_kept_blocks) = (None, 0, 0);
+        while self.budget_left > 0 && self.scheduler.slots.num_vacant() > num_kept_slots {
+            let Some((rank, key)) = self.scheduler.queue.next_behind(passed) else { return };
+            if !self.may_run(key) {
+                passed = Some(rank);
+                num_kept_slots += 1;
+                num_kept_blocks += self.scheduler.num_blocks_of(key);
+                continue;
+            }
+            let Some((blocks, num_cached)) = self.reserve_prompt(key, num_kept_blocks) else { return };
             let Some(tenancy) = self.scheduler.slots.seat(key) else { return };
             self.seat(key, tenancy, blocks, num_cached);
             self.push_chunk(key);
@@ -147,15 +165,16 @@ impl<'a> Planner<'a> {
     }
 
     /// A block table for the whole prompt of a waiting sequence, and how many of its blocks are cached; `None` while
-    /// it has to wait. All at once, so that no two prompts can begin that cannot both be finished.
-    fn reserve_prompt(&mut self, key: SequenceKey) -> Option<(Vec<BlockId>, usize)> {
+    /// it has to wait. All at once, so that no two prompts can begin that cannot both be finished. `num_kept` blocks
+    /// are for others.
+    fn reserve_prompt(&mut self, key: SequenceKey, num_kept: u32) -> Option<(Vec<BlockId>, usize)> {
         let scheduler = &mut *self.scheduler;
         let sequence = &scheduler.sequences[key];
         if matches!(sequence.standing, Standing::Preempted(_)) {
             return None; // results of its old tenancy are still to come, and nobody may pass it
         }
         // Room for everyone running to grow by a block: without it a newcomer is preempted as soon as it has begun.
-        let watermark = scheduler.slots.num_tenants();
+        let watermark = scheduler.slots.num_tenants() + num_kept;
         if !scheduler.blocks.can_take(1 + watermark, &[], scheduler.clock) {
             return None;
         }
@@ -169,7 +188,7 @@ impl<'a> Planner<'a> {
             return None; // one plan later it shares what its twin computes now
         }
         let num_cached = found.blocks.len();
-        let num_new = sequence.num_tokens().div_ceil(scheduler.limits.block_size) - num_cached as u32;
+        let num_new = scheduler.num_blocks_of(key) - num_cached as u32;
         if !scheduler.blocks.can_take(num_new + watermark, &found.blocks, scheduler.clock) {
             return None;
         }
@@ -234,12 +253,18 @@ impl<'a> Planner<'a> {
         let flags = RowFlags((sequence.request.row_flags.0 & !own) | if is_last { own } else { 0 });
         sequence.plan(InFlightRow { step_id, num_tokens, samples: is_last });
         self.plan.rows.push(Row { sequence: tenancy, num_tokens, flags });
-        self.sent.rows.push(SentRow { key, sequence: tenancy, samples: is_last, num_tokens });
+        let id = sequence.request.id;
+        self.sent.rows.push(SentRow { key, id, sequence: tenancy, samples: is_last, num_tokens });
         self.budget_left -= num_tokens;
     }
 }
 
 impl Scheduler {
+    /// Blocks that the known tokens of a sequence fill.
+    fn num_blocks_of(&self, key: SequenceKey) -> u32 {
+        self.sequences[key].num_tokens().div_ceil(self.limits.block_size)
+    }
+
     /// Enters the full blocks among a sequence's first `num_tokens` tokens into the prefix tree, as written by `step`;
     /// returns those that are new there.
     pub(crate) fn publish(&mut self, key: SequenceKey, num_tokens: u32, step: u64) -> Vec<BlockId> {

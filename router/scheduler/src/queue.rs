@@ -1,6 +1,7 @@
 //! The waiting line: order, bounds, and how fast it drains.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::limits::Limits;
 use crate::request::{SubmitError, Time};
@@ -70,8 +71,10 @@ impl Queue {
         self.departures.push_back((now, num_prompt_tokens));
     }
 
-    pub(crate) fn front(&self) -> Option<SequenceKey> {
-        self.waiting.first_key_value().map(|(_, &(key, _))| key)
+    /// Who stands behind `rank`; the first of all behind `None`.
+    pub(crate) fn next_behind(&self, rank: Option<Rank>) -> Option<(Rank, SequenceKey)> {
+        let behind = rank.map_or(Unbounded, Excluded);
+        self.waiting.range((behind, Unbounded)).next().map(|(&rank, &(key, _))| (rank, key))
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -80,6 +83,11 @@ impl Queue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.num_prompt_tokens = 0;
     }
 
     pub(crate) fn num_prompt_tokens(&self) -> u64 {

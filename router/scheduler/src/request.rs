@@ -126,6 +126,11 @@ pub enum FinishReason {
         /// The worker's words.
         message: String,
     },
-    /// Its worker group was lost.
-    GroupLost,
+    /// Its worker group died as many times in a row while it was the only suspect.
+    Quarantined {
+        /// Those deaths; the first, which made it a suspect, is not among them.
+        num_deaths: u32,
+    },
+    /// The worker group came back with limits that it does not fit.
+    NoLongerFits(SubmitError),
 }

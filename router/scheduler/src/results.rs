@@ -59,6 +59,7 @@ impl Scheduler {
         // One token a row (no drafts are planned), so the row's place is the token's.
         let Some((result_index, answer)) = answer else { return };
         let token_id = answer.token_ids[0];
+        self.clear(row.key);
         let sequence = &mut self.sequences[row.key];
         let reason = sequence.accept(token_id);
         let (id, num_generated) = (sequence.request.id, sequence.num_generated());

@@ -1,5 +1,6 @@
 //! The whole public surface of the crate. The work is done next door: `planner` makes plans, `results` takes their
-//! results, `preemption` finds blocks when there are none, `recovery` undoes steps that failed.
+//! results, `preemption` finds blocks when there are none, `recovery` undoes steps that failed, `resumption` takes
+//! everybody over to a new worker group, and `quarantine` finds out who killed the last one.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -7,6 +8,7 @@ use crate::block_manager::BlockManager;
 use crate::in_flight::{PlanClock, SentPlan};
 use crate::limits::Limits;
 use crate::planner::Planner;
+use crate::quarantine::Company;
 use crate::queue::Queue;
 use crate::request::{FinishReason, NewRequest, RequestId, SubmitError, Time};
 use crate::sequence::{Sequence, Standing};
@@ -32,6 +34,10 @@ pub struct Scheduler {
     pub(crate) failure_known_from: u64,
     /// Where the turn stands when a reduced budget cannot serve all decodes at once.
     pub(crate) decode_turn: u32,
+    /// Sequences under suspicion of having killed a group.
+    pub(crate) num_suspects: u32,
+    /// The last plan was the trial of one that has a strike.
+    pub(crate) was_tried_alone: bool,
     pub(crate) num_arrivals: u64,
     pub(crate) totals: Totals,
 }
@@ -41,6 +47,7 @@ pub struct Scheduler {
 pub(crate) struct Totals {
     pub(crate) preemptions: u64,
     pub(crate) rollbacks: u64,
+    pub(crate) resumptions: u64,
     /// In incarnations that are over.
     pub(crate) evictions: u64,
     pub(crate) prefix_queried_tokens: u64,
@@ -70,6 +77,10 @@ pub struct Stats {
     pub preemptions: u64,
     /// Sequences sent again because a step they depended on had failed, since the start.
     pub rollbacks: u64,
+    /// Sequences that were with a worker group when it died and went on with the next, since the start.
+    pub resumptions: u64,
+    /// Sequences suspected of having killed a group and not yet cleared.
+    pub suspects: u32,
     /// Cached blocks given to another prefix, since the start.
     pub evictions: u64,
     /// Prompt tokens looked up in the prefix tree since the start (each request once).
@@ -84,9 +95,7 @@ impl Scheduler {
     /// # Panics
     /// When the limits cannot work: every sequence must get a token into every plan, and a block must be left to give.
     pub fn new(limits: Limits) -> Self {
-        assert!(limits.block_size > 0 && limits.num_blocks > 1, "the pool is empty: {limits:?}");
-        assert!(limits.max_sequences > 0, "there are no slots: {limits:?}");
-        assert!(limits.max_plan_tokens >= limits.max_sequences, "a plan must hold a decode a slot: {limits:?}");
+        limits.check();
         Self {
             sequences: SequenceTable::default(),
             queue: Queue::default(),
@@ -98,13 +107,15 @@ impl Scheduler {
             budget: TokenBudget::new(limits.max_plan_tokens),
             failure_known_from: 0,
             decode_turn: 0,
+            num_suspects: 0,
+            was_tried_alone: false,
             num_arrivals: 0,
             totals: Totals::default(),
             limits,
         }
     }
 
-    /// The bounds it was made with.
+    /// The bounds it works within.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -116,14 +127,18 @@ impl Scheduler {
     pub fn submit(&mut self, request: NewRequest, now: Time) -> Result<(), SubmitError> {
         check_request(&request, &self.limits)?;
         self.queue.check_room(request.num_prompt_tokens, &self.limits, now)?;
-        let (deadline, num_prompt_tokens) = (request.deadline, request.num_prompt_tokens);
-        let sequence = Sequence::new(request, self.num_arrivals);
+        self.enlist(Sequence::new(request, self.num_arrivals));
+        Ok(())
+    }
+
+    /// Puts a sequence at the end of the line.
+    pub(crate) fn enlist(&mut self, sequence: Sequence) {
+        let (deadline, num_prompt_tokens) = (sequence.request.deadline, sequence.request.num_prompt_tokens);
         self.num_arrivals += 1;
         let rank = sequence.rank;
         let key = self.sequences.insert(sequence);
         self.queue.insert(rank, key, num_prompt_tokens);
         self.deadlines.extend(deadline.map(|time| (time, key)));
-        Ok(())
     }
 
     /// Ends a request in whatever state it is; no further events come of it. Unknown ids are ignored.
@@ -133,17 +148,21 @@ impl Scheduler {
         }
     }
 
-    /// The next step, or `None` when there is nothing to compute or `run_ahead + 1` plans are in flight.
+    /// The next step, or `None` when there is nothing to compute or `run_ahead + 1` plans are in flight (one, for a
+    /// while after the group has died).
     /// A returned plan counts as sent. Events (deadlines, starts) are pushed to `events`.
     ///
     /// Call it again after `submit` and after `apply`. Slots given back wait for the next plan that has a row; blocks
     /// do not: they are free when the plans in flight have been answered.
     pub fn next_plan(&mut self, now: Time, events: &mut Vec<Event>) -> Option<StepPlan> {
         self.expire(now, events);
-        if self.clock.num_in_flight() > u64::from(self.limits.run_ahead) {
+        if self.clock.num_in_flight() > u64::from(self.run_ahead()) {
             return None;
         }
-        Planner::new(self, now, events).plan_step()
+        if self.num_suspects > 0 {
+            return self.plan_trial(now, events);
+        }
+        Planner::new(self, Company::default(), now, events).plan_step()
     }
 
     /// Takes the result of the oldest plan in flight and pushes what requests learn from it.
@@ -153,24 +172,6 @@ impl Scheduler {
         self.take_result(result, events)?;
         self.expire(now, events);
         Ok(())
-    }
-
-    /// The group died: every request that had started ends with `GroupLost`, those still in line stay there; pool and
-    /// tree are empty, `step_id` is 0 again.
-    pub fn group_lost(&mut self, now: Time, events: &mut Vec<Event>) {
-        let started: Vec<SequenceKey> =
-            self.sequences.iter().filter(|(_, sequence)| sequence.was_started).map(|(key, _)| key).collect();
-        for key in started {
-            self.finish(key, FinishReason::GroupLost, events);
-        }
-        self.slots.reset();
-        self.totals.evictions += self.blocks.num_evictions();
-        self.blocks = BlockManager::new(&self.limits);
-        self.clock = PlanClock::default();
-        self.in_flight.clear();
-        self.failure_known_from = 0;
-        self.budget = TokenBudget::new(self.limits.max_plan_tokens);
-        self.expire(now, events);
     }
 
     /// How many of these tokens a request of this salt would find computed, if it were planned now. A look, nothing
@@ -200,6 +201,8 @@ impl Scheduler {
             plans_in_flight: self.in_flight.len() as u32,
             preemptions: self.totals.preemptions,
             rollbacks: self.totals.rollbacks,
+            resumptions: self.totals.resumptions,
+            suspects: self.num_suspects,
             evictions: self.totals.evictions + self.blocks.num_evictions(),
             prefix_queried_tokens: self.totals.prefix_queried_tokens,
             prefix_hit_tokens: self.totals.prefix_hit_tokens,
@@ -207,7 +210,7 @@ impl Scheduler {
     }
 
     /// Ends every request whose deadline has passed.
-    fn expire(&mut self, now: Time, events: &mut Vec<Event>) {
+    pub(crate) fn expire(&mut self, now: Time, events: &mut Vec<Event>) {
         while let Some(&(time, key)) = self.deadlines.first()
             && time <= now
         {
@@ -225,6 +228,7 @@ impl Scheduler {
     /// Forgets a request, wherever it is. Results still in flight for it find another tenancy, or none.
     fn remove(&mut self, key: SequenceKey) {
         let Some(sequence) = self.sequences.remove(key) else { return };
+        self.num_suspects -= u32::from(sequence.suspicion.is_some());
         match sequence.standing {
             Standing::Waiting | Standing::Preempted(_) => self.queue.remove(sequence.rank),
             Standing::Running(tenancy) => {
@@ -239,7 +243,7 @@ impl Scheduler {
 }
 
 /// Refuses what can never run under these limits.
-fn check_request(request: &NewRequest, limits: &Limits) -> Result<(), SubmitError> {
+pub(crate) fn check_request(request: &NewRequest, limits: &Limits) -> Result<(), SubmitError> {
     let num_known = request.token_ids.len() as u64;
     let num_prompt = u64::from(request.num_prompt_tokens);
     let max_tokens = num_prompt + u64::from(request.max_new_tokens);

@@ -41,6 +41,13 @@ pub(crate) enum Phase {
     Preempted,
 }
 
+/// That it may have killed a group.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Suspicion {
+    /// Groups that died while it was the only suspect with a row in flight.
+    pub(crate) num_strikes: u32,
+}
+
 /// One row in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InFlightRow {
@@ -68,6 +75,8 @@ pub(crate) struct Sequence {
     pub(crate) num_sent_tokens: u32,
     /// Failures in a row of steps that could not have been smaller.
     pub(crate) num_step_failures: u32,
+    /// From a death of the group until the next token.
+    pub(crate) suspicion: Option<Suspicion>,
     num_committed: u32,
     in_flight: VecDeque<InFlightRow>,
 }
@@ -84,6 +93,7 @@ impl Sequence {
             is_detached: false,
             num_sent_tokens: 0,
             num_step_failures: 0,
+            suspicion: None,
             num_committed: 0,
             in_flight: VecDeque::new(),
         }
@@ -118,6 +128,12 @@ impl Sequence {
     pub(crate) fn roll_back(&mut self) {
         self.in_flight.clear();
         self.standing = Standing::Waiting;
+    }
+
+    /// Its worker is gone, and with it all that it held there.
+    pub(crate) fn lose_worker(&mut self) {
+        self.roll_back();
+        self.blocks.clear();
     }
 
     /// Notes a row that has been planned.

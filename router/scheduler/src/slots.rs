@@ -32,6 +32,10 @@ impl Slots {
         !self.vacant.is_empty()
     }
 
+    pub(crate) fn num_vacant(&self) -> u32 {
+        self.vacant.len() as u32
+    }
+
     /// Seats a sequence in the lowest vacant slot; ask `has_vacant` first.
     pub(crate) fn seat(&mut self, key: SequenceKey) -> Option<SequenceRef> {
         let Reverse(slot) = self.vacant.pop()?;
@@ -55,10 +59,14 @@ impl Slots {
         std::mem::take(&mut self.departed)
     }
 
-    /// A new worker knows nobody: all slots are vacant and there is nobody to tell of departures. Epochs go on.
-    pub(crate) fn reset(&mut self) {
-        self.tenants.fill(None);
-        self.vacant = (0..self.tenants.len() as u32).map(Reverse).collect();
+    /// A new worker knows nobody: all slots, as many as it has, are vacant and there is nobody to tell of departures.
+    /// Epochs go on, also those of slots that it does not have.
+    pub(crate) fn reset(&mut self, max_sequences: u32) {
+        let num_slots = max_sequences as usize;
+        self.tenants.clear();
+        self.tenants.resize(num_slots, None);
+        self.epochs.resize(self.epochs.len().max(num_slots), 0);
+        self.vacant = (0..max_sequences).map(Reverse).collect();
         self.departed.clear();
     }
 

@@ -9,6 +9,8 @@ mod scenarios {
     mod failures;
     mod memory;
     mod prefixes;
+    mod quarantine;
+    mod resumption;
     mod rig;
     mod running_ahead;
 }

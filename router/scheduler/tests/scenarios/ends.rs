@@ -77,21 +77,3 @@ fn a_request_cancelled_in_line_leaves_it() {
     rig.scheduler.cancel(RequestId(1));
     assert_eq!((rig.try_plan(), rig.scheduler.stats().queued_tokens), (None, 0));
 }
-
-#[test]
-fn a_lost_group_ends_who_had_started_and_keeps_the_line() {
-    let mut rig = Rig::new(Limits { max_sequences: 1, ..limits() });
-    rig.submit(request(1, prompt(1, 9), 9));
-    rig.submit(request(2, prompt(2, 9), 2));
-    let lost = [rig.plan(), rig.plan()];
-    rig.scheduler.group_lost(rig.now, &mut rig.events);
-    rig.scheduler.check_invariants();
-    assert_eq!((rig.end(1), rig.end(2)), (Some(FinishReason::GroupLost), None));
-    assert_eq!((rig.scheduler.stats().blocks_free, rig.scheduler.stats().queued), (15, 1));
-    let first = rig.plan();
-    assert_eq!((first.step_id, first.released.len()), (0, 0), "the new worker knows nobody");
-    assert_ne!(first.rows[0].sequence, lost[0].rows[0].sequence);
-    rig.answer(&first);
-    rig.run();
-    assert_eq!(rig.end(2), Some(FinishReason::Length));
-}

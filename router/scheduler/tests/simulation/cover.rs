@@ -26,6 +26,7 @@ impl World {
                 continue;
             }
             record.is_unseated = true;
+            sometimes!(self.coverage, self.suspects.contains_key(&seat.id), SuspectUnseated);
             let in_flight = seat.last_row.is_some_and(|step| step >= self.num_answered);
             sometimes!(self.coverage, was_preempted && in_flight, PreemptedWithRowsInFlight);
             sometimes!(self.coverage, was_preempted && seat.position < seat.num_sent, PreemptedInPrefill);

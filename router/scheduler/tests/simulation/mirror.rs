@@ -50,9 +50,10 @@ impl Mirror {
     }
 
     /// A new incarnation; epochs must go on.
-    pub(crate) fn reset(&mut self) {
-        let next_epochs = std::mem::take(&mut self.next_epochs);
-        *self = Self { next_epochs, ..Self::new(&self.limits) };
+    pub(crate) fn reset(&mut self, limits: &Limits) {
+        let mut next_epochs = std::mem::take(&mut self.next_epochs);
+        next_epochs.resize(next_epochs.len().max(limits.max_sequences as usize), 0);
+        *self = Self { next_epochs, ..Self::new(limits) };
     }
 
     pub(crate) fn seat_of(&self, id: RequestId) -> Option<&Seat> {

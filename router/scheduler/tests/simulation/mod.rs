@@ -7,6 +7,7 @@
 mod cover;
 mod coverage;
 mod log;
+mod losses;
 mod mirror;
 mod oracle;
 mod record;

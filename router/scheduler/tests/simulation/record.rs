@@ -21,21 +21,38 @@ pub(crate) struct Record {
     pub(crate) tokens: Vec<u32>,
     /// Its slot was given to others while it was alive.
     pub(crate) is_unseated: bool,
+    /// A group has died since it was last sent.
+    pub(crate) was_lost: bool,
     /// Steps of the smallest size that failed under it.
     pub(crate) num_small_failures: u32,
+    /// Whoever computes this position of it dies of it.
+    pub(crate) poison: Option<usize>,
+    /// Groups that died of it.
+    pub(crate) num_killed: u32,
     /// The last token delivered was its last; `Finished` must follow at once.
     pub(crate) due: Option<FinishReason>,
     chain: Chain,
 }
 
 impl Record {
-    pub(crate) fn new(request: NewRequest) -> Self {
+    pub(crate) fn new(request: NewRequest, poison: Option<usize>) -> Self {
         let mut chain = Chain::new(request.cache_salt);
         for (position, &token) in request.token_ids.iter().enumerate() {
             chain.compute(token, position);
         }
         let tokens = request.token_ids.clone();
-        Self { request, fate: Fate::InLine, tokens, is_unseated: false, num_small_failures: 0, due: None, chain }
+        Self {
+            request,
+            fate: Fate::InLine,
+            tokens,
+            is_unseated: false,
+            was_lost: false,
+            num_small_failures: 0,
+            poison,
+            num_killed: 0,
+            due: None,
+            chain,
+        }
     }
 
     pub(crate) fn is_live(&self) -> bool {

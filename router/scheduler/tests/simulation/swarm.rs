@@ -30,6 +30,11 @@ pub(crate) struct Swarm {
     pub(crate) cancels: u64,
     pub(crate) cancel_storms: u64,
     pub(crate) group_losses: u64,
+    /// Chance a request that it kills whoever computes it.
+    pub(crate) poisons: u64,
+    /// Chance a loss that the next group offers other limits, and that there is no next one.
+    pub(crate) new_limits: u64,
+    pub(crate) evacuations: u64,
     /// Chance a step.
     pub(crate) step_errors: u64,
     /// Whether plans behind a failed step fail with it, until the scheduler has answered.
@@ -71,7 +76,10 @@ impl Swarm {
             max_burst: rng.within(1, 20),
             cancels: on(rng, 100),
             cancel_storms: on(rng, 5),
-            group_losses: on(rng, 4),
+            group_losses: on(rng, 5),
+            poisons: on(rng, 20),
+            new_limits: on(rng, 500),
+            evacuations: on(rng, 300),
             step_errors: on(rng, 120),
             voids_followers: rng.permille(500),
             sequence_errors: on(rng, 30),
@@ -105,6 +113,24 @@ impl Swarm {
             reuse_prefix: !rng.permille(self.bypasses),
             token_ids,
         }
+    }
+
+    /// A position of the request that kills, in some.
+    pub(crate) fn poison(&self, rng: &mut Rng, request: &NewRequest) -> Option<usize> {
+        let num_computed = u64::from(request.num_prompt_tokens + request.max_new_tokens - 1);
+        rng.permille(self.poisons).then(|| (rng.next() % num_computed) as usize)
+    }
+
+    /// What the next group offers: about as much as the last.
+    pub(crate) fn draw_new_limits(&mut self, rng: &mut Rng) {
+        let around = |rng: &mut Rng, value: u32| rng.within(u64::from(value / 2), u64::from(value * 3 / 2)) as u32;
+        let limits = &mut self.limits;
+        limits.block_size = rng.within(1, 8) as u32;
+        limits.num_blocks = around(rng, limits.num_blocks).max(2);
+        limits.max_sequences = around(rng, limits.max_sequences).max(1);
+        limits.max_plan_tokens = around(rng, limits.max_plan_tokens).max(limits.max_sequences);
+        limits.run_ahead = rng.below(4) as u32;
+        limits.max_total_tokens = around(rng, limits.max_total_tokens).max(2);
     }
 
     fn prompt(&self, rng: &mut Rng) -> Vec<u32> {

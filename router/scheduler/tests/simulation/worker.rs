@@ -14,9 +14,17 @@ pub(crate) struct Faults {
     pub(crate) sequences: Vec<SequenceRef>,
 }
 
+/// What the worker is like with a request.
+pub(crate) struct Traits {
+    pub(crate) salt: u64,
+    /// Computing this position kills it.
+    pub(crate) poison: Option<usize>,
+}
+
 struct Tenant {
+    id: RequestId,
     sequence: SequenceRef,
-    salt: u64,
+    traits: Traits,
     tokens: Vec<u32>,
     position: usize,
     table: Vec<u32>,
@@ -45,13 +53,14 @@ impl Worker {
     }
 
     /// Applies a plan: released slots, new sequences, block appends, rows. The bookkeeping of a step that fails stands.
+    /// An error names the request that killed it.
     pub(crate) fn execute(
         &mut self,
         plan: &StepPlan,
-        salt_of: impl Fn(RequestId) -> u64,
+        traits_of: impl Fn(RequestId) -> Traits,
         faults: &Faults,
         rng: &mut Rng,
-    ) -> StepResult {
+    ) -> Result<StepResult, RequestId> {
         for released in &plan.released {
             self.tenants[released.slot as usize] = None;
         }
@@ -59,8 +68,9 @@ impl Worker {
             let num_cached = new.num_computed_tokens as usize / self.block_size;
             self.poison(&new.block_ids[num_cached..]);
             self.tenants[new.sequence.slot as usize] = Some(Tenant {
+                id: new.id,
                 sequence: new.sequence,
-                salt: salt_of(new.id),
+                traits: traits_of(new.id),
                 tokens: new.token_ids.clone(),
                 position: new.num_computed_tokens as usize,
                 table: new.block_ids.clone(),
@@ -73,20 +83,30 @@ impl Worker {
         }
         let mut result = StepResult { step_id: plan.step_id, ..StepResult::default() };
         for row in &plan.rows {
-            self.execute_row(row, faults, rng, &mut result);
+            self.execute_row(row, faults, rng, &mut result)?;
         }
         if faults.step {
             result.sampled.clear();
             result.errors.clear();
             result.step_error = Some(StepError { kind: 1, message: "out of memory".into() });
         }
-        result
+        Ok(result)
     }
 
-    fn execute_row(&mut self, row: &Row, faults: &Faults, rng: &mut Rng, result: &mut StepResult) {
+    fn execute_row(
+        &mut self,
+        row: &Row,
+        faults: &Faults,
+        rng: &mut Rng,
+        result: &mut StepResult,
+    ) -> Result<(), RequestId> {
         let is_named = faults.sequences.contains(&row.sequence);
         let tenant = self.tenant(row.sequence.slot);
         assert_eq!(tenant.sequence, row.sequence);
+        let positions = tenant.position..tenant.position + row.num_tokens as usize;
+        if tenant.traits.poison.is_some_and(|poison| positions.contains(&poison)) {
+            return Err(tenant.id);
+        }
         tenant.is_broken |= is_named || faults.step;
         let token_id = if tenant.is_broken { self.compute_garbage(row, rng) } else { self.compute(row) };
         let is_broken = self.tenant(row.sequence.slot).is_broken;
@@ -96,13 +116,14 @@ impl Worker {
         } else if row.flags.0 & RowFlags::SAMPLES != 0 {
             result.sampled.push(SampledRow { sequence: row.sequence, token_ids: vec![token_id] });
         }
+        Ok(())
     }
 
     /// Reads everything below through the block table, then computes and writes the row's tokens.
     fn compute(&mut self, row: &Row) -> u32 {
         let (block_size, vocab_size) = (self.block_size, self.vocab_size);
         let tenant = self.tenants[row.sequence.slot as usize].as_mut().expect("checked by the caller");
-        let mut chain = Chain::new(tenant.salt);
+        let mut chain = Chain::new(tenant.traits.salt);
         for position in 0..tenant.position {
             chain.read(self.kv[tenant.table[position / block_size] as usize * block_size + position % block_size]);
         }

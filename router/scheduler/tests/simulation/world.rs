@@ -1,6 +1,6 @@
 //! The simulation itself: one scheduler, one worker, the requests, and the checks between them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forebay_scheduler::{
     Event, FinishReason, RequestId, RowFlags, Scheduler, SequenceRef, Stats, StepPlan, StepResult, SubmitError, Time,
@@ -12,7 +12,7 @@ use super::mirror::Mirror;
 use super::record::{Fate, Record};
 use super::rng::Rng;
 use super::swarm::Swarm;
-use super::worker::{Faults, Worker};
+use super::worker::{Faults, Traits, Worker};
 
 /// A plan that the worker has and has not answered, with the request of each row.
 pub(super) struct SentStep {
@@ -30,6 +30,8 @@ pub(crate) struct World {
     /// By request id.
     pub(super) records: Vec<Record>,
     pub(super) live: BTreeSet<RequestId>,
+    /// Who may have killed a group, with the deaths under it alone.
+    pub(super) suspects: BTreeMap<RequestId, u32>,
     pub(super) in_flight: VecDeque<SentStep>,
     pub(super) num_answered: u64,
     /// Plans before this one fail because one before them has.
@@ -67,6 +69,7 @@ impl World {
             swarm,
             records: Vec::new(),
             live: BTreeSet::new(),
+            suspects: BTreeMap::new(),
             in_flight: VecDeque::new(),
             num_answered: 0,
             void_until: 0,
@@ -156,7 +159,8 @@ impl World {
             assert!(before.queued == 0 || queued_tokens <= limits.max_queued_tokens);
             sometimes!(self.coverage, request.token_ids.len() > request.num_prompt_tokens as usize, TakenUpAgain);
             self.coverage.num_requests += 1;
-            self.records.push(Record::new(request));
+            let poison = self.swarm.poison(&mut self.rng, &request);
+            self.records.push(Record::new(request, poison));
             self.live.insert(RequestId(id));
         }
     }
@@ -191,23 +195,6 @@ impl World {
         }
         self.end(id, Fate::Cancelled);
         self.num_idle_answers = 0;
-        self.check();
-    }
-
-    fn lose_group(&mut self) {
-        sometimes!(self.coverage, !self.in_flight.is_empty(), GroupLostInFlight);
-        self.scheduler.group_lost(self.now, &mut self.events);
-        let started: Vec<RequestId> =
-            self.live.iter().copied().filter(|&id| self.record(id).fate == Fate::Started).collect();
-        let lost = self.events.iter().filter(|event| is_end(event, &FinishReason::GroupLost)).count();
-        assert_eq!(lost, started.len(), "who had started ends, who is in line stays");
-        self.mirror.reset();
-        self.worker = Worker::new(&self.swarm.limits, self.swarm.vocab_size);
-        self.in_flight.clear();
-        (self.num_answered, self.void_until) = (0, 0);
-        self.num_idle_answers = 0;
-        self.last_stats = self.scheduler.stats();
-        self.take_events(None);
         self.check();
     }
 
@@ -263,6 +250,7 @@ impl World {
             let own = RowFlags::SAMPLES | RowFlags::LAST_CHUNK;
             assert_eq!(row.flags.0 & !own, self.record(id).request.row_flags.0 & !own, "the request's flags");
         }
+        self.check_company(&plan, &ids);
         self.cover_plan(&plan);
         if self.best.0.is_some_and(|best| ids.contains(&best)) {
             self.best.1 = 0;
@@ -282,8 +270,17 @@ impl World {
         let step = self.in_flight.pop_front().expect("checked by the caller");
         let faults = self.draw_faults(&step);
         let records = &self.records;
-        let salt_of = |id: RequestId| records[id.0 as usize].request.cache_salt;
-        let result = self.worker.execute(&step.plan, salt_of, &faults, &mut self.rng);
+        let traits_of = |id: RequestId| {
+            let record = &records[id.0 as usize];
+            Traits { salt: record.request.cache_salt, poison: record.poison }
+        };
+        let result = match self.worker.execute(&step.plan, traits_of, &faults, &mut self.rng) {
+            Ok(result) => result,
+            Err(killer) => {
+                self.in_flight.push_front(step);
+                return self.die_of(killer);
+            }
+        };
         let rollbacks = self.scheduler.stats().rollbacks;
         self.cover_result(&step, &result);
         self.num_answered += 1;
@@ -327,7 +324,7 @@ impl World {
     }
 
     /// Checks what requests learn; `step` and its result where events come from one.
-    fn take_events(&mut self, answered: Option<(&SentStep, &StepResult)>) {
+    pub(super) fn take_events(&mut self, answered: Option<(&SentStep, &StepResult)>) {
         for event in std::mem::take(&mut self.events) {
             self.log_event(&event);
             self.num_idle_answers = 0;
@@ -342,6 +339,7 @@ impl World {
                     assert_eq!(sampled.token_ids, [token_id], "the result's place of the token");
                     let row = step.plan.rows.iter().position(|row| row.sequence == sampled.sequence);
                     assert_eq!(row.map(|row| step.ids[row]), Some(id), "the token of somebody else");
+                    self.clear(id, step);
                     self.deliver(id, token_id, num_generated);
                 }
                 Event::Finished { id, reason } => self.finish(id, reason, answered),
@@ -381,7 +379,8 @@ impl World {
                 let failed = |row: SequenceRef| result.errors.iter().any(|error| error.sequence == row);
                 assert!(rows.any(|(row, &owner)| owner == id && failed(row.sequence)), "it has not failed");
             }
-            FinishReason::GroupLost => assert_eq!(record.fate, Fate::Started),
+            FinishReason::Quarantined { num_deaths } => self.check_quarantine(id, *num_deaths),
+            FinishReason::NoLongerFits(_) => self.check_misfit(id),
         }
         self.end(id, Fate::Finished(reason));
     }
@@ -390,10 +389,11 @@ impl World {
         let record = &mut self.records[id.0 as usize];
         (record.fate, record.due) = (fate, None);
         assert!(self.live.remove(&id));
+        self.suspects.remove(&id);
     }
 
     /// The scheduler's own recount, and its figures against ours.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.scheduler.check_invariants();
         let stats = self.scheduler.stats();
         assert_eq!(stats.queued + stats.running, self.live.len() as u32, "queued and running are not the live ones");
@@ -403,6 +403,7 @@ impl World {
         assert_eq!(num_blocks, self.swarm.limits.num_blocks - 1);
         let deadline = self.live.iter().filter_map(|&id| self.record(id).request.deadline).min();
         assert_eq!(self.scheduler.next_deadline(), deadline);
+        assert_eq!(stats.suspects as usize, self.suspects.len());
     }
 
     /// Nobody may be forgotten: the best request is served soon, and something always happens.
@@ -424,11 +425,7 @@ impl World {
         assert!(self.best.1 <= max_neglect, "{best:?} has not been served for {} results", self.best.1);
     }
 
-    fn record(&self, id: RequestId) -> &Record {
+    pub(super) fn record(&self, id: RequestId) -> &Record {
         &self.records[id.0 as usize]
     }
-}
-
-fn is_end(event: &Event, expected: &FinishReason) -> bool {
-    matches!(event, Event::Finished { reason, .. } if reason == expected)
 }
