@@ -72,6 +72,10 @@ truth: dev ## the model's output against transformers and llama.cpp (minutes)
 	$(PY) tools/check_truth.py
 	$(PY) tools/check_sampling.py
 
+.PHONY: tokenizers
+tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (two minutes)
+	$(PY) tools/check_tokenizer.py --all-pre
+
 .PHONY: soak
 soak: ## run the scheduler's simulator on fresh seeds for SECONDS_TO_SOAK
 	cargo run --locked --quiet -p forebay-scheduler --example soak -- $(SECONDS_TO_SOAK)

@@ -7,6 +7,7 @@ mod byte_level;
 mod decoder;
 mod from_gguf;
 mod pieces;
+mod pre;
 mod words;
 
 use std::ops::Range;
@@ -21,7 +22,7 @@ use crate::gguf::Metadata;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
 use pieces::Pieces;
-use words::{WordRules, Words};
+use words::Words;
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
 pub struct Tokenizer {
@@ -69,6 +70,11 @@ impl Tokenizer {
         Self::from_metadata(&Metadata::read(path)?)
     }
 
+    /// The pre-tokenizers that [`Self::from_gguf`] knows (`tokenizer.ggml.pre`).
+    pub fn pre_tokenizers() -> impl Iterator<Item = &'static str> {
+        pre::names()
+    }
+
     pub(crate) fn from_metadata(metadata: &Metadata) -> Result<Self, TextError> {
         from_gguf::build(metadata)
     }
@@ -80,9 +86,9 @@ impl Tokenizer {
         // A file may carry the truncation and padding of somebody's training run.
         inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
-        let by_hand = WordRules::from_json(&json).and_then(|rules| {
+        let by_hand = Words::from_json(&json).and_then(|words| {
             let (prefix, suffix) = added_around(&inner)?;
-            Some(ByHand { words: Words::new(rules), prefix, suffix, offsets: false })
+            Some(ByHand { words, prefix, suffix, offsets: false })
         });
         Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None })
     }

@@ -1,7 +1,6 @@
 //! A tokenizer from `tokenizer.ggml.*`, giving the ids that llama.cpp gives.
 //!
-//! Byte-level BPE only (`tokenizer.ggml.model` = `gpt2`), with the pre-tokenizers below: a wrong split gives wrong ids
-//! without an error, so an unknown name is refused rather than guessed.
+//! Byte-level BPE only (`tokenizer.ggml.model` = `gpt2`), cut into words as [`pre`] says.
 
 use std::collections::HashMap;
 
@@ -10,7 +9,8 @@ use tokenizers::models::bpe::{BPE, Vocab as Alphabet};
 
 use super::decoder::TokenDecoder;
 use super::pieces::Pieces;
-use super::words::{WordRules, Words};
+use super::pre::{self, PreTokenizer};
+use super::words::Words;
 use super::{ByHand, Tokenizer, byte_level};
 use crate::end_tokens::is_turn_end;
 use crate::error::TextError;
@@ -22,48 +22,19 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// How text is cut into words before merging, and what goes with it.
-#[derive(Clone, Copy)]
-struct PreTokenizer {
-    rules: WordRules,
-    /// A word that is a token is taken whole, without merging.
-    ignore_merges: bool,
-    /// Whether a text begins with BOS unless the header says otherwise.
-    add_bos: bool,
-}
-
-const GPT2: PreTokenizer = PreTokenizer { rules: WordRules::Gpt2, ignore_merges: false, add_bos: false };
-const DIGITS_THEN_GPT2: PreTokenizer = PreTokenizer { rules: WordRules::DigitsThenGpt2, ..GPT2 };
-const LLAMA3: PreTokenizer =
-    PreTokenizer { rules: WordRules::Llama3 { max_digits: 3, long_s: false }, ignore_merges: true, add_bos: true };
-const QWEN2: PreTokenizer = PreTokenizer { rules: WordRules::Llama3 { max_digits: 1, long_s: false }, ..GPT2 };
-
-/// llama.cpp's names (`llama-vocab.cpp`, `tokenizer_pre`), those that mean the same together.
-fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
-    Some(match name {
-        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "a.x-4.0" | "mellum" | "gigachat" | "exaone4" | "trillion"
-        | "granite-docling" => GPT2,
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" | "mellum2" => {
-            DIGITS_THEN_GPT2
-        }
-        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => LLAMA3,
-        "dbrx" | "smaug-bpe" => PreTokenizer { ignore_merges: false, add_bos: false, ..LLAMA3 },
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "megrez" | "stablelm2" | "hunyuan" | "solar-open" | "grok-2" => QWEN2,
-        _ => return None,
-    })
-}
-
 /// Builds the tokenizer of a header.
 pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let Some(model) = metadata.string("tokenizer.ggml.model")? else { return Err(TextError::NoTokenizer) };
-    let unsupported = |what, name: &str| {
-        Err(TextError::Unsupported { path: metadata.path().to_owned(), what, name: name.to_owned() })
-    };
     if model != "gpt2" {
-        return unsupported("tokenizer model", model);
+        let (path, what) = (metadata.path().to_owned(), "tokenizer model");
+        return Err(TextError::Unsupported { path, what, name: model.to_owned() });
     }
     let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("(none)");
-    let Some(pre) = pre_tokenizer(pre) else { return unsupported("pre-tokenizer", pre) };
+    let Some(pre) = pre::find(pre) else {
+        let known = pre::names().collect::<Vec<_>>().join(", ");
+        let hint = "pass a folder that holds a supported `tokenizer.json`";
+        return Err(metadata.error(format!("pre-tokenizer `{pre}` is not supported; known are {known}; {hint}")));
+    };
     let vocab = Vocab::read(metadata)?;
     let mut inner = tokenizers::Tokenizer::new(bpe(metadata, &vocab, pre.ignore_merges)?);
     add_marked_tokens(&mut inner, &vocab).map_err(|error| metadata.error(error.to_string()))?;
@@ -74,7 +45,7 @@ fn finish(
     metadata: &Metadata,
     inner: tokenizers::Tokenizer,
     vocab: &Vocab<'_>,
-    pre: PreTokenizer,
+    pre: &PreTokenizer,
 ) -> Result<Tokenizer, TextError> {
     let name = |id: Option<u32>| id.map(|id| vocab.tokens[id as usize].clone());
     let bos = vocab.id(metadata, "tokenizer.ggml.bos_token_id")?;
@@ -86,8 +57,10 @@ fn finish(
         }
         Ok(id.filter(|_| wanted.unwrap_or(default)))
     };
+    let words = Words::parse(pre.expressions.iter().copied())
+        .ok_or_else(|| metadata.error("the pre-tokenizer's expressions cannot be read"))?;
     let by_hand = ByHand {
-        words: Words::new(pre.rules),
+        words,
         prefix: edge("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?.into_iter().collect(),
         suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?.into_iter().collect(),
         offsets: true,

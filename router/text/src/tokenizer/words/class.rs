@@ -1,0 +1,45 @@
+//! A set of characters: a bit each for ASCII, ranges beyond.
+
+use regex_syntax::hir::ClassUnicode;
+
+#[derive(Debug)]
+pub(super) struct CharClass {
+    ascii: u128,
+    /// Ascending.
+    ranges: Vec<(char, char)>,
+}
+
+impl CharClass {
+    pub(super) fn new(ranges: &[(char, char)]) -> Self {
+        let holds = |c: char| ranges.iter().any(|&(from, to)| from <= c && c <= to);
+        let ascii = (0..128_u8).filter(|&byte| holds(char::from(byte))).fold(0, |bits, byte| bits | 1 << byte);
+        Self { ascii, ranges: ranges.to_vec() }
+    }
+
+    pub(super) fn holds(&self, c: char) -> bool {
+        if c.is_ascii() {
+            return self.ascii >> (c as u32) & 1 == 1;
+        }
+        let after = self.ranges.partition_point(|&(from, _)| from <= c);
+        after > 0 && self.ranges[after - 1].1 >= c
+    }
+
+    /// Bytes and characters of the run of this class that `text` begins with, of `max` characters at most.
+    pub(super) fn run(&self, text: &str, max: u32) -> (usize, u32) {
+        let (mut len, mut count) = (0, 0);
+        for c in text.chars() {
+            if count == max || !self.holds(c) {
+                break;
+            }
+            (len, count) = (len + c.len_utf8(), count + 1);
+        }
+        (len, count)
+    }
+}
+
+impl From<&ClassUnicode> for CharClass {
+    fn from(class: &ClassUnicode) -> Self {
+        let ranges: Vec<_> = class.ranges().iter().map(|range| (range.start(), range.end())).collect();
+        Self::new(&ranges)
+    }
+}
