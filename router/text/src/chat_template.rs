@@ -3,6 +3,7 @@
 mod adapt;
 mod continue_final;
 mod environment;
+mod nesting;
 mod python;
 mod sources;
 mod strftime;
@@ -21,6 +22,8 @@ pub(crate) use sources::TemplateSources;
 
 /// A rendered prompt longer than this is an error; it is well above what any context holds.
 const MAX_PROMPT_BYTES: usize = 16 << 20;
+/// Touched only as far as a template nests: the longest chain of operators that [`nesting`] allows takes a third of it.
+const COMPILER_STACK_BYTES: usize = 128 << 20;
 /// What the template and the tokenizer define; `chat_template_kwargs` cannot.
 const RESERVED: [&str; 5] = ["messages", "tools", "bos_token", "eos_token", "add_generation_prompt"];
 /// Names under which clients send a message's reasoning; templates read the first, gpt-oss's the second.
@@ -74,9 +77,12 @@ impl ChatTemplate {
         eos_token: Option<&str>,
         clock: Clock,
     ) -> Result<Self, TextError> {
-        let environment = environment::build(source, clock).map_err(|error| template_error(&error))?;
-        let template = environment.get_template(TEMPLATE_NAME).map_err(|error| template_error(&error))?;
-        let variables = template.undeclared_variables(false);
+        let compiled = on_a_deep_stack(|| {
+            let environment = environment::build(source, clock)?;
+            let variables = environment.get_template(TEMPLATE_NAME)?.undeclared_variables(false);
+            Ok((environment, variables))
+        });
+        let (environment, variables) = compiled.map_err(|error| template_error(&error))?;
         let token = |name: Option<&str>| name.map(str::to_owned);
         Ok(Self {
             environment,
@@ -148,6 +154,16 @@ impl ChatTemplates {
     fn get(&self, wanted: &str) -> Option<&Result<ChatTemplate, String>> {
         self.named.iter().find_map(|(name, template)| (name == wanted).then_some(template))
     }
+}
+
+/// Runs what recurses as deep as [`nesting`] allows on a stack that is deep enough for it, whoever calls.
+fn on_a_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, minijinja::Error> + Send) -> Result<T, minijinja::Error> {
+    let failed = |reason: String| minijinja::Error::new(ErrorKind::InvalidOperation, reason);
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(COMPILER_STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, work).map_err(|error| failed(error.to_string()))?;
+        thread.join().unwrap_or_else(|_| Err(failed("the template engine failed on this template".to_owned())))
+    })
 }
 
 /// Fills the names for a message's reasoning from each other, as transformers does.

@@ -5,11 +5,14 @@
 //!
 //! Text outside tags, comments, raw blocks and string literals stay as they are.
 
+use super::nesting::Nesting;
+
 /// The method that stands for `[::-1]`; `python::call_method` has it.
 pub(super) const REVERSED: &str = "__reversed__";
 
-/// The source as minijinja takes it.
-pub(super) fn adapt(source: &str) -> String {
+/// The source as minijinja takes it, or which limit of nesting it breaks.
+pub(super) fn adapt(source: &str) -> Result<String, String> {
+    let mut nesting = Nesting::default();
     let mut result = String::with_capacity(source.len() + 64);
     let mut rest = source;
     while let Some((text, tag)) = next_tag(rest) {
@@ -19,13 +22,14 @@ pub(super) fn adapt(source: &str) -> String {
             "{%" if tag_name(tag) == "raw" => copy_raw(tag, &mut result),
             opening => {
                 let end = tag_end(tag, if opening == "{{" { "}}" } else { "%}" });
+                nesting.visit(&tag[..end])?;
                 adapt_tag(&tag[..end], &mut result);
                 &tag[end..]
             }
         };
     }
     result.push_str(rest);
-    result
+    Ok(result)
 }
 
 /// Splits before the next `{{`, `{%` or `{#`.
@@ -55,7 +59,7 @@ fn copy_raw<'s>(tag: &'s str, result: &mut String) -> &'s str {
 }
 
 /// The first word in `{%- word ...`.
-fn tag_name(tag: &str) -> &str {
+pub(super) fn tag_name(tag: &str) -> &str {
     let inner = tag[2..].trim_start_matches(['-', '+']).trim_start();
     &inner[..inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len())]
 }
@@ -99,7 +103,7 @@ fn adapt_tag(tag: &str, result: &mut String) {
 }
 
 /// The length of a string literal that begins here, closing quote included.
-fn literal_len(text: &str) -> Option<usize> {
+pub(super) fn literal_len(text: &str) -> Option<usize> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -122,7 +126,7 @@ fn reversal_len(text: &str) -> Option<usize> {
     text.starts_with('[').then_some(text.len() - rest.len())
 }
 
-fn first_len(text: &str) -> usize {
+pub(super) fn first_len(text: &str) -> usize {
     text.chars().next().map_or(1, char::len_utf8)
 }
 
@@ -132,13 +136,13 @@ mod tests {
 
     #[test]
     fn generation_tags_become_conditions_that_hold() {
-        assert_eq!(adapt("{%- generation -%}a{%endgeneration%}b"), "{%- if true -%}a{%endif%}b");
+        assert_eq!(adapt("{%- generation -%}a{%endgeneration%}b").unwrap(), "{%- if true -%}a{%endif%}b");
     }
 
     #[test]
     fn reversals_become_a_method() {
         assert_eq!(
-            adapt("{% for x in y[ ::-1] %}{{ x[::-1][0] }}"),
+            adapt("{% for x in y[ ::-1] %}{{ x[::-1][0] }}").unwrap(),
             "{% for x in y.__reversed__() %}{{ x.__reversed__()[0] }}"
         );
     }
@@ -157,7 +161,7 @@ mod tests {
             "{",
             "{%",
         ] {
-            assert_eq!(adapt(source), source);
+            assert_eq!(adapt(source).unwrap(), source);
         }
     }
 }

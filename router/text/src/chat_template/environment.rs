@@ -57,7 +57,8 @@ pub(super) fn build(source: &str, clock: Clock) -> Result<Environment<'static>, 
         // In Python strings and dicts are sized and subscriptable, which is all that Jinja asks.
         matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
     });
-    environment.add_template_owned(TEMPLATE_NAME, adapt(source))?;
+    let adapted = adapt(source).map_err(|reason| Error::new(ErrorKind::SyntaxError, reason))?;
+    environment.add_template_owned(TEMPLATE_NAME, adapted)?;
     Ok(environment)
 }
 

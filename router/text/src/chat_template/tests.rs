@@ -106,6 +106,46 @@ fn hostile_templates_end_in_an_error_soon() {
     }
 }
 
+/// Each of these once overflowed the stack of the whole process, or would without its limit.
+#[test]
+fn a_template_nested_a_hundred_thousand_deep_is_refused_by_the_limit_that_it_breaks() {
+    let many = |unit: &str| unit.repeat(100_000);
+    let blocks = "blocks are nested deeper than 100";
+    let brackets = "brackets are nested deeper than 100";
+    for (source, limit) in [
+        (format!("{{{{ {}{} }}}}", many("["), many("]")), brackets),
+        (format!("{{{{ {}1{} }}}}", many("("), many(")")), brackets),
+        (format!("{{% set x = {}", many("{1:")), brackets),
+        (many("{%if 1%}"), blocks),
+        (many("{%set a%}"), blocks),
+        (format!("{{%if 1%}}{}", many("{%elif 1%}")), blocks),
+        (format!("{{{{ 1{} }}}}", many("+1")), "a tag exceeds 16384 characters"),
+        (format!("{{{{ {}1 }}}}", many("not ")), "a tag exceeds 16384 characters"),
+        (format!("{{{{ x{} }}}}", many("|f")), "a tag exceeds 16384 characters"),
+    ] {
+        let error = ChatTemplate::compile(&source, None, None).unwrap_err().to_string();
+        assert!(error.contains(limit), "{error}");
+    }
+}
+
+#[test]
+fn what_the_limits_of_nesting_allow_compiles_or_is_refused_but_overflows_nothing() {
+    let (brackets, blocks) = (|unit: &str| unit.repeat(100), |unit: &str| unit.repeat(100));
+    for source in [
+        format!("{{{{ {}{} }}}}", brackets("["), brackets("]")),
+        format!("{}{}", blocks("{%if 1%}"), blocks("{%endif%}")),
+        format!("{{{{ 1{} }}}}", "+1".repeat(8000)),
+        format!("{{{{ x{} }}}}", "|e".repeat(8000)),
+        format!("{{{{ x{} }}}}", ".a".repeat(8000)),
+        format!("{{{{ {}1 }}}}", "-".repeat(16000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(4000)),
+        format!("{{{{ {}1 }}}}", "1 if 1 else ".repeat(1300)),
+    ] {
+        let _ = render(&source, &hello());
+    }
+    assert_eq!(render(&format!("{{{{ 1{} }}}}", "+1".repeat(3000)), &hello()).unwrap(), "3001");
+}
+
 #[test]
 fn a_long_conversation_has_fuel_enough() {
     let turn = |index: usize| json!({"role": if index.is_multiple_of(2) { "user" } else { "assistant" }, "content": "some words"});
