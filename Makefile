@@ -10,6 +10,8 @@ SECONDS_TO_SOAK ?= 600
 
 UV_VERSION := 0.13.9
 UV := .cache/uv/bin/uv
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := .cache/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
@@ -54,9 +56,14 @@ test-integration: ## the real binary and the real model, over HTTP only
 	$(PY) -m pytest -q integration-tests
 
 .PHONY: lint
-lint: ## formatting, clippy, ruff, mypy, import walls, the architecture map, generated files
+lint: $(CARGO_DENY) ## formatting, clippy, ruff, mypy, import walls, the map, generated files, dependencies
 	@echo "==> lints"
-	@tools/lint.sh $(PY)
+	@tools/lint.sh $(PY) $(CARGO_DENY)
+
+.PHONY: audit
+audit: $(CARGO_DENY) dev ## known vulnerabilities of what we depend on (asks databases on the internet)
+	$(CARGO_DENY) check advisories
+	$(UV) audit --locked --no-dev
 
 .PHONY: format
 format: ## rewrite what the formatters would
@@ -92,3 +99,7 @@ $(UV):
 	@tools/check_prerequisites.sh $(PYTHON)
 	@echo "==> installing uv $(UV_VERSION) into .cache/uv"
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(CARGO_DENY):
+	@echo "==> building cargo-deny $(CARGO_DENY_VERSION) into .cache (some minutes)"
+	@cargo install --locked --quiet --root .cache/cargo-deny-$(CARGO_DENY_VERSION) cargo-deny@$(CARGO_DENY_VERSION)

@@ -2,6 +2,7 @@
 # Every lint, each by name; goes on after a failure so that one run shows all of them.
 set -u
 python=${1:-.venv/bin/python}
+cargo_deny=${2:-cargo-deny}
 bin=$(dirname "$python")
 failed=()
 
@@ -21,6 +22,7 @@ check "stubtest" env MYPYPATH=kernels/python "$python" -m mypy.stubtest forebay_
 check "import walls" "$bin/lint-imports" --no-cache
 check "architecture map" "$python" tools/check_map.py
 check "generated protobuf code" "$python" tools/generate_proto.py --check
+check "dependencies" "$cargo_deny" --log-level error check --hide-inclusion-graph bans licenses sources
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint failed: %s\n' "${failed[@]}" >&2
