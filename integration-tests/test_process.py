@@ -126,3 +126,8 @@ def test_a_killed_worker_fails_its_streams_cleanly_and_comes_back(start_server):
 
 def test_no_file_of_a_run_is_left_in_the_working_folder():
     assert not (ROOT / "out").exists()
+
+
+def test_env_prints_the_build_and_what_workers_would_run_on():
+    facts = dict(line.split(": ", 1) for line in subprocess.check_output([BINARY, "env"], text=True).splitlines())
+    assert {"router", "cores", "python", "torch", "kernels"} <= facts.keys()

@@ -1,6 +1,7 @@
-"""`python -m forebay_worker serve | download … | model-info …`: one process, one task.
+"""`python -m forebay_worker serve | download … | model-info … | env`: one process, one task.
 
-`serve` reads its configuration as one JSON line on stdin and ends when stdin ends; the other two never import torch.
+`serve` reads its configuration as one JSON line on stdin and ends when stdin ends; `download` and `model-info` never
+import torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def main(arguments: list[str]) -> int:
             from forebay_worker.model_info import run_model_info
 
             return run_model_info(rest)
-    sys.stderr.write("usage: python -m forebay_worker serve | download … | model-info …\n")
+        case ["env"]:
+            from forebay_worker.environment import run_env
+
+            return run_env()
+    sys.stderr.write("usage: python -m forebay_worker serve | download … | model-info … | env\n")
     return 2
 
 

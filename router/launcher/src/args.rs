@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Fetch a model's files into the cache and print where they lie.
     Download(DownloadArgs),
+    /// Print the build, the machine and what the workers would run on, for a report.
+    Env(EnvArgs),
     /// Become another program that dies with its parent; how the server starts its children.
     #[command(name = crate::process::EXEC_CHILD, hide = true)]
     ExecChild(ExecChildArgs),
@@ -331,6 +333,14 @@ pub(crate) struct DownloadArgs {
     /// Where downloads are kept, instead of the hub cache.
     #[arg(long, env, value_name = "DIR")]
     pub(crate) weights_cache_override: Option<PathBuf>,
+    /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
+    #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
+    pub(crate) python: Option<PathBuf>,
+}
+
+/// Flags of `env`.
+#[derive(Debug, Args)]
+pub(crate) struct EnvArgs {
     /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
     #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
     pub(crate) python: Option<PathBuf>,

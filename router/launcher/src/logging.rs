@@ -19,15 +19,3 @@ pub(crate) fn start(args: &LogArgs) -> Result<(), ParseError> {
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(())
 }
-
-/// The build and the machine, for `--env`.
-pub(crate) fn log_environment() {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        target_os = std::env::consts::OS,
-        target_arch = std::env::consts::ARCH,
-        cores,
-        "runtime environment"
-    );
-}

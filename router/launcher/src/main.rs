@@ -7,6 +7,7 @@
 mod args;
 mod compatibility;
 mod cores;
+mod environment;
 mod http;
 mod logging;
 mod model_source;
@@ -27,7 +28,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use args::{Command, DownloadArgs, ServeArgs};
+use args::{Command, DownloadArgs, EnvArgs, ServeArgs};
 use model_source::ModelSource;
 use process::Spawner;
 use serve::ServeError;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve_command(&args),
         Command::Download(args) => download_command(args),
+        Command::Env(args) => env_command(&args),
         Command::ExecChild(args) => fail(FAILED, &process::exec_child(&args)),
     }
 }
@@ -68,7 +70,7 @@ fn serve_command(args: &ServeArgs) -> ExitCode {
         }
     };
     if args.logs.env {
-        logging::log_environment();
+        environment::log();
     }
     for remark in &settings.without_effect {
         tracing::warn!("`{}` has no effect: {}", remark.flag, remark.why);
@@ -88,7 +90,19 @@ fn download_command(args: DownloadArgs) -> ExitCode {
         let python = python::find(args.python.as_deref(), std::env::var_os("PATH").as_deref())?;
         Ok(ModelSource::from(args).download(&spawner, &python).await?)
     });
-    match downloaded {
+    print(downloaded)
+}
+
+fn env_command(args: &EnvArgs) -> ExitCode {
+    print(in_runtime(async {
+        let spawner = Spawner::start().map_err(|error| ServeError::System { what: "cannot start a thread", error })?;
+        Ok(environment::describe(&spawner, args.python.as_deref()).await.into_bytes())
+    }))
+}
+
+/// Writes a command's answer, or says why there is none.
+fn print(answer: Result<Vec<u8>, ServeError>) -> ExitCode {
+    match answer {
         Ok(answer) => match std::io::stdout().write_all(&answer) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(FAILED, &format!("cannot write to standard output: {error}")),

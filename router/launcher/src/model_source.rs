@@ -179,7 +179,7 @@ impl ModelSource {
 }
 
 /// A terminal shows the child's progress bars as they are; elsewhere its lines go into the log.
-async fn run_child(
+pub(crate) async fn run_child(
     spawner: &Spawner,
     mut command: tokio::process::Command,
     what: &str,

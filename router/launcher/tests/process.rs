@@ -305,3 +305,13 @@ fn logs_are_json_lines_when_asked_for() {
     assert_eq!(last["message"], r#"odd "thing""#);
     assert_eq!(last["level"], "WARN");
 }
+
+#[test]
+fn env_says_what_is_missing_in_the_place_of_the_facts() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_forebay")).args(["env", "--python", "/nowhere/python"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(text.starts_with(concat!("router: ", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert!(text.contains("python: no Python found; tried `/nowhere/python`"), "{text}");
+}
