@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 import forebay_kernels
-from forebay_kernels.ops.gated_activation import silu_and_mul
+from forebay_kernels.ops.activation import gated_activation
 from forebay_kernels.ops.kv_cache import write_kv_cache
 from forebay_kernels.ops.quantized_linear import pack, quantized_embedding, quantized_linear
 from forebay_kernels.ops.rms_norm import rms_norm
@@ -42,7 +42,9 @@ def cases(num_tokens: int) -> dict[str, Callable[[], object]]:
         "quantized_embedding": lambda: quantized_embedding(slots, embedding),
         "rms_norm": lambda: rms_norm(x, weight, 1e-5),
         "rms_norm + residual": lambda: rms_norm(x, weight, 1e-5, residual),
-        "silu_and_mul": lambda: silu_and_mul(gate_up),
+        "gated silu": lambda: gated_activation(gate_up, "silu"),
+        "gated gelu": lambda: gated_activation(gate_up, "gelu"),
+        "gated gelu_tanh": lambda: gated_activation(gate_up, "gelu_tanh"),
         "write_kv_cache": lambda: write_kv_cache(k, v, *caches, slots),
         "rotary_write_kv": lambda: rotary_write_kv(q, k, v, table, positions, *caches, slots),
         "gumbel_argmax": lambda: gumbel_argmax(logits, slots, positions),

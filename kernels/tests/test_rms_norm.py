@@ -22,6 +22,17 @@ def test_rows_are_normalized_as_the_reference_does(instruction_set, dtype, shape
     torch.testing.assert_close(got[0], expected[0], rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_heads_of_a_fused_projection_are_normalized_each_on_its_own(instruction_set, dtype):
+    q_THD = noise(7, 5 * 64).to(dtype)[:, 64:256].view(7, 3, 64)
+    weight_D = noise(64, seed=1)
+    got_THD, _ = rms_norm(q_THD, weight_D, 1e-6)
+    assert got_THD.is_contiguous()
+    assert torch.equal(got_THD.flatten(0, 1), rms_norm(q_THD.flatten(0, 1), weight_D, 1e-6)[0])
+    expected_THD, _ = rms_norm_reference(q_THD, weight_D, 1e-6)
+    torch.testing.assert_close(got_THD, expected_THD, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
+
+
 def test_without_a_residual_the_sum_is_the_input_itself():
     x_TD = noise(2, 64)
     assert rms_norm(x_TD, torch.ones(64), 1e-5)[1] is x_TD
@@ -41,6 +52,10 @@ def test_inputs_stay_and_a_row_is_bit_equal_alone(instruction_set):
 def test_wrong_arguments_are_refused_by_name():
     with pytest.raises(ValueError, match="`weight`"):
         rms_norm(noise(2, 64), torch.ones(63), 1e-5)
+    with pytest.raises(ValueError, match=r"`x` .*contiguous from dimension 1"):
+        rms_norm(noise(2, 64, 3).transpose(1, 2), torch.ones(64), 1e-5)
+    with pytest.raises(ValueError, match=r"`x` has shape .*2 or 3 dimensions"):
+        rms_norm(noise(64), torch.ones(64), 1e-5)
     with pytest.raises(ValueError, match="`residual`"):
         rms_norm(noise(2, 64), torch.ones(64), 1e-5, noise(3, 64))
     with pytest.raises(TypeError, match="`residual` is bfloat16"):

@@ -1,10 +1,11 @@
-//! The crossing of the small ops between a layer's matrix products: `rms_norm`, `rotary_write_kv`, `silu_and_mul`.
+//! The crossing of the small ops between a layer's matrix products: `rms_norm`, `rotary_write_kv`, `activation`, `gated_activation`.
 
 use crate::instruction_set::current;
 use crate::invalid;
 use crate::tensors::{DType, Element, Tensor, empty, with_float};
+use forebay_kernels_core::activation::{self as core_activation, Activation};
 use forebay_kernels_core::rotary::{CacheMut, RotaryInputs, RotaryTable};
-use forebay_kernels_core::{Float, gated_activation, rms_norm as core_rms_norm, rotary};
+use forebay_kernels_core::{Float, rms_norm as core_rms_norm, rotary};
 use pyo3::prelude::*;
 
 type Pair<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
@@ -19,14 +20,17 @@ pub(crate) fn rms_norm<'py>(
     residual: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Pair<'py>> {
     let (input, weight) = (Tensor::new(x, "x")?, Tensor::new(weight, "weight")?);
-    let shape = input.shape::<2>()?;
-    weight.expect_shape([shape[1]])?;
-    let out = empty(py, input.dtype(), &shape)?;
-    let sum = if residual.is_some() { empty(py, input.dtype(), &shape)? } else { x.clone() };
+    let shape = input.sizes();
+    let (2..=3, Some(width)) = (shape.len(), shape.last()) else {
+        return Err(input.unexpected_shape("2 or 3 dimensions"));
+    };
+    weight.expect_shape([*width])?;
+    let out = empty(py, input.dtype(), shape)?;
+    let sum = if residual.is_some() { empty(py, input.dtype(), shape)? } else { x.clone() };
     let outputs = [Tensor::new(&out, "out")?, Tensor::new(&sum, "sum")?];
     let residual = residual.map(|residual| Tensor::new(residual, "residual")).transpose()?;
-    if let Some(residual) = &residual {
-        residual.expect_shape(shape)?;
+    if let Some(residual) = residual.as_ref().filter(|residual| residual.sizes() != shape) {
+        return Err(residual.unexpected_shape(&format!("{shape:?}")));
     }
     with_float!(input, T => with_float!(weight, W => {
         normalize::<T, W>(py, &input, (&weight, eps), residual.as_ref(), &outputs)
@@ -49,16 +53,34 @@ fn normalize<T: Float + Element, W: Float + Element>(
     py.detach(|| core_rms_norm::rms_norm(x, weight, eps, residual, out, set)).map_err(invalid)
 }
 
-/// `silu(gate) * up` of rows that hold both.
+/// The activation of each element.
 #[pyfunction]
-pub(crate) fn silu_and_mul<'py>(py: Python<'py>, gate_up: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn activation<'py>(py: Python<'py>, x: &Bound<'py, PyAny>, kind: &str) -> PyResult<Bound<'py, PyAny>> {
+    let (x, kind) = (Tensor::new(x, "x")?, Activation::named(kind).map_err(invalid)?);
+    let result = empty(py, x.dtype(), &x.shape::<2>()?)?;
+    let out = Tensor::new(&result, "out")?;
+    with_float!(x, T => {
+        let (x, out, set) = (x.rows::<T>()?, out.slice_mut::<T>(&[])?, current());
+        py.detach(|| core_activation::activation(x, kind, out, set)).map_err(invalid)
+    })?;
+    Ok(result)
+}
+
+/// `activation(gate) * up` of rows that hold both.
+#[pyfunction]
+pub(crate) fn gated_activation<'py>(
+    py: Python<'py>,
+    gate_up: &Bound<'py, PyAny>,
+    kind: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let kind = Activation::named(kind).map_err(invalid)?;
     let gate_up = Tensor::new(gate_up, "gate_up")?;
     let [num_tokens, width] = gate_up.shape()?;
     let result = empty(py, gate_up.dtype(), &[num_tokens, width / 2])?;
     let out = Tensor::new(&result, "out")?;
     with_float!(gate_up, T => {
         let (x, out, set) = (gate_up.rows::<T>()?, out.slice_mut::<T>(&[])?, current());
-        py.detach(|| gated_activation::silu_and_mul(x, out, set)).map_err(invalid)
+        py.detach(|| core_activation::gated_activation(x, kind, out, set)).map_err(invalid)
     })?;
     Ok(result)
 }

@@ -25,7 +25,7 @@ mod _native {
     #[pymodule_export]
     use crate::instruction_set::{force_instruction_set, native_info};
     #[pymodule_export]
-    use crate::layer_parts::{rms_norm, rotary_write_kv, silu_and_mul};
+    use crate::layer_parts::{activation, gated_activation, rms_norm, rotary_write_kv};
     #[pymodule_export]
     use crate::paged_attention::{paged_attention, write_kv_cache};
     #[pymodule_export]

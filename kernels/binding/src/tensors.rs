@@ -309,10 +309,19 @@ impl<'a> Tensor<'a> {
         PyTypeError::new_err(format!("`{}` is {}, expected {expected}", self.name, self.dtype))
     }
 
+    pub(crate) fn unexpected_shape(&self, expected: &str) -> PyErr {
+        PyValueError::new_err(format!("`{}` has shape {self}, expected {expected}", self.name))
+    }
+
+    /// The sizes of all dimensions.
+    pub(crate) fn sizes(&self) -> &[usize] {
+        &self.shape[..self.ndim]
+    }
+
     /// The sizes, if the tensor has N dimensions.
     pub(crate) fn shape<const N: usize>(&self) -> PyResult<[usize; N]> {
         if self.ndim != N {
-            return Err(PyValueError::new_err(format!("`{}` has shape {self}, expected {N} dimensions", self.name)));
+            return Err(self.unexpected_shape(&format!("{N} dimensions")));
         }
         Ok(std::array::from_fn(|dim| self.shape[dim]))
     }
@@ -320,7 +329,7 @@ impl<'a> Tensor<'a> {
     /// Refuses any other shape.
     pub(crate) fn expect_shape<const N: usize>(&self, expected: [usize; N]) -> PyResult<()> {
         if self.shape::<N>()? != expected {
-            return Err(PyValueError::new_err(format!("`{}` has shape {self}, expected {expected:?}", self.name)));
+            return Err(self.unexpected_shape(&format!("{expected:?}")));
         }
         Ok(())
     }
@@ -443,6 +452,6 @@ impl<'a> Tensor<'a> {
 
 impl Display for Tensor<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}", &self.shape[..self.ndim])
+        write!(formatter, "{:?}", self.sizes())
     }
 }

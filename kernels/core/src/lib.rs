@@ -7,11 +7,11 @@
 // What `InstructionSet::vectorize` runs must be inlined into it, or it is compiled for the baseline.
 #![allow(clippy::inline_always)]
 
+pub mod activation;
 mod aligned;
 mod elementary;
 mod error;
 mod float;
-pub mod gated_activation;
 mod instruction_set;
 pub mod paged_attention;
 pub mod quantized_linear;

@@ -8,7 +8,7 @@ const LANES: usize = 32;
 
 /// `out[t] = h / rms(h) * weight` with `h = x[t]`, or `h = x[t] + residual[t]`, then stored to `sum[t]`.
 ///
-/// `rms(h) = sqrt(mean(h^2) + eps)`. float32 inside; with a residual, `h` is rounded to T first, as it is stored.
+/// A row of several times `weight.len()` is normalized piece by piece (heads). `rms(h) = sqrt(mean(h^2) + eps)`. float32 inside; with a residual, `h` is rounded to T first, as it is stored.
 /// `out` (and `sum`, with `residual`) are contiguous, of x's shape. Source: arXiv 1910.07467, eq. 4.
 pub fn rms_norm<T: Float, W: Float>(
     x: Rows<'_, T>,
@@ -19,7 +19,9 @@ pub fn rms_norm<T: Float, W: Float>(
     set: InstructionSet,
 ) -> Result<(), KernelError> {
     let (num_rows, width) = (x.num_rows(), x.row_length());
-    check("weight", width, weight.len())?;
+    if weight.is_empty() || !width.is_multiple_of(weight.len()) {
+        return Err(KernelError::Count { name: "weight", expected: width, got: weight.len() });
+    }
     check("out", num_rows * width, out.len())?;
     if let Some((residual, sum)) = &residual {
         check("residual", width, residual.row_length())?;
@@ -48,14 +50,21 @@ pub fn rms_norm<T: Float, W: Float>(
                         for ((sum, x), residual) in sum.iter_mut().zip(x.row(row)).zip(residual.row(row)) {
                             *sum = T::from_f32(x.to_f32() + residual.to_f32());
                         }
-                        normalize(sum, weight, eps, out);
+                        normalize_pieces(sum, weight, eps, out);
                     }
-                    None => normalize(x.row(row), weight, eps, out),
+                    None => normalize_pieces(x.row(row), weight, eps, out),
                 },
             );
         }
     });
     Ok(())
+}
+
+#[inline(always)]
+fn normalize_pieces<T: Float, W: Float>(row: &[T], weight: &[W], eps: f32, out: &mut [T]) {
+    for (row, out) in row.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        normalize(row, weight, eps, out);
+    }
 }
 
 #[inline(always)]
@@ -95,6 +104,18 @@ mod tests {
             }
             assert!(sum.iter().zip(x.iter().zip(&residual)).all(|(sum, (x, r))| (sum - (x + r)).abs() < 1e-7));
         }
+    }
+
+    #[test]
+    fn heads_of_a_row_are_normalized_each_on_its_own() {
+        let x: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * (i / 32 + 1) as f32).collect();
+        let weight: Vec<f32> = (0..32).map(|i| i as f32 * 0.1).collect();
+        let norm = |width: usize| {
+            let mut out = [0.0; 96];
+            rms_norm(Rows::contiguous(&x, width), &weight, 1e-5, None, &mut out, InstructionSet::best()).unwrap();
+            out.map(f32::to_bits)
+        };
+        assert_eq!(norm(96), norm(32));
     }
 
     #[test]

@@ -5,8 +5,10 @@ from torch import Tensor
 
 __all__ = [
     "PackedWeight",
+    "activation",
     "dequantize",
     "force_instruction_set",
+    "gated_activation",
     "gumbel_argmax",
     "logsumexp",
     "native_info",
@@ -16,7 +18,6 @@ __all__ = [
     "quantized_linear",
     "rms_norm",
     "rotary_write_kv",
-    "silu_and_mul",
     "token_logprobs",
     "write_kv_cache",
 ]
@@ -58,7 +59,8 @@ def gumbel_argmax(logits: Tensor, seeds: Tensor, positions: Tensor) -> Tensor: .
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor: ...
 def logsumexp(logits: Tensor) -> Tensor: ...
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> tuple[Tensor, Tensor]: ...
-def silu_and_mul(gate_up: Tensor) -> Tensor: ...
+def activation(x: Tensor, kind: str) -> Tensor: ...
+def gated_activation(gate_up: Tensor, kind: str) -> Tensor: ...
 def rotary_write_kv(
     q: Tensor,
     k: Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forebay_kernels.ops.gated_activation import silu_and_mul
+from forebay_kernels.ops.activation import gated_activation
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec
@@ -22,4 +22,4 @@ class SwiGluMlp:
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
-        return self._down(silu_and_mul(self._gate_up(x_TD)))
+        return self._down(gated_activation(self._gate_up(x_TD), "silu"))

@@ -1,6 +1,6 @@
 """Root-mean-square normalization, with the residual addition before it.
 
-Shapes: T = tokens in the step, D = model width.
+Shapes: T = tokens in the step, D = width that is normalized: the model's, or a head's.
 """
 
 from torch import Tensor
@@ -14,13 +14,14 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     float32 inside; `h` is rounded to x's dtype before it is normalized, as it is handed on.
 
     Args:
-        x_TD: float32, float16 or bfloat16, rows contiguous (the row stride is free). Not modified.
+        x_TD: [T, D], or [T, heads, D] with each head normalized on its own; float32, float16 or bfloat16. A token's
+            values are contiguous, the token stride is free (a part of a fused projection will do). Not modified.
         weight_D: float32, float16 or bfloat16, contiguous.
         eps: added to the mean of squares.
         residual_TD: like `x_TD`, or None for `h = x`. Not modified.
 
     Returns:
-        (normalized, h), both [T, D] in x's dtype; without a residual h is `x_TD` itself.
+        (normalized, h), both contiguous, of x's shape and dtype; without a residual h is `x_TD` itself.
 
     Raises:
         ValueError: for a shape or stride that does not fit. TypeError: for a dtype.
@@ -38,5 +39,5 @@ def rms_norm_reference(
     """Compute what `rms_norm` computes with torch operators, on any device."""
     h_TD = x_TD if residual_TD is None else (x_TD.float() + residual_TD.float()).to(x_TD.dtype)
     wide_TD = h_TD.float()
-    scale_T1 = (wide_TD.pow(2).mean(dim=1, keepdim=True) + eps).rsqrt()
+    scale_T1 = (wide_TD.pow(2).mean(dim=-1, keepdim=True) + eps).rsqrt()
     return (wide_TD * scale_T1 * weight_D.float()).to(x_TD.dtype), h_TD
