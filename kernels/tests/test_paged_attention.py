@@ -45,6 +45,33 @@ def test_chunks_and_decodes_in_one_call_match_the_reference(instruction_set, hea
     torch.testing.assert_close(paged_attention(*args), paged_attention_reference(*args), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("window", "softcap"), [(1, 0.0), (16, 0.0), (100, 0.0), (4096, 30.0), (37, 2.0)])
+@pytest.mark.parametrize("head_dim", [64, 20])
+def test_windows_and_soft_caps_match_the_reference(instruction_set, window, softcap, head_dim):
+    key_cache, value_cache = caches(3, head_dim, torch.float32)
+    tables_SB, contexts_S, starts_S1 = batch(MIXED, 128)
+    q_THD = noise(int(starts_S1[-1]), 6, head_dim, seed=4)
+    args = (q_THD, key_cache, value_cache, tables_SB, contexts_S, starts_S1, 0.3)
+    got_THD = paged_attention(*args, window=window, softcap=softcap)
+    expected_THD = paged_attention_reference(*args, window=window, softcap=softcap)
+    # As above; tanh's last bits are scaled by the cap.
+    torch.testing.assert_close(got_THD, expected_THD, rtol=1e-5, atol=2e-5)
+
+
+def test_blocks_before_the_window_are_not_read(instruction_set):
+    key_cache, value_cache = caches(1, 64, torch.bfloat16, num_blocks=25)
+    tables_SB = torch.arange(25, dtype=torch.int32)[None]
+    args = (torch.tensor([400]).int(), torch.tensor([0, 3]).int(), 0.125)
+    q_THD = noise(3, 2, 64)
+    before_THD = paged_attention(q_THD, key_cache, value_cache, tables_SB, *args, window=20)
+    # The first query, at 397, sees from 378 on, which lies in block 23.
+    tables_SB[0, :23] = -1
+    key_cache[:23], value_cache[:23] = float("nan"), float("nan")
+    assert torch.equal(paged_attention(q_THD, key_cache, value_cache, tables_SB, *args, window=20), before_THD)
+    reference_THD = paged_attention_reference(q_THD, key_cache, value_cache, tables_SB, *args, window=20)
+    torch.testing.assert_close(reference_THD, before_THD, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_queries_give_the_rounded_float32_result(instruction_set, dtype):
     key_cache, value_cache = caches(3, 64, dtype)
@@ -56,14 +83,16 @@ def test_half_precision_queries_give_the_rounded_float32_result(instruction_set,
     assert torch.equal(out_THD, exact_THD.to(dtype))
 
 
-def test_a_chunked_prompt_is_bit_equal_to_a_whole_one(instruction_set):
+@pytest.mark.parametrize("options", [{}, {"window": 90, "softcap": 20.0}])
+def test_a_chunked_prompt_is_bit_equal_to_a_whole_one(instruction_set, options):
     key_cache, value_cache = caches(3, 64, torch.bfloat16)
     q_THD = noise(600, 9, 64, seed=4)
     tables_SB, _, _ = batch([(600, 600)], 128)
 
     def part(start: int, end: int) -> torch.Tensor:
         contexts_S, starts_S1 = torch.tensor([end]).int(), torch.tensor([0, end - start]).int()
-        return paged_attention(q_THD[start:end], key_cache, value_cache, tables_SB, contexts_S, starts_S1, 0.125)
+        metadata = (tables_SB, contexts_S, starts_S1)
+        return paged_attention(q_THD[start:end], key_cache, value_cache, *metadata, 0.125, **options)
 
     whole_THD = part(0, 600)
     cuts = [0, 1, 2, 63, 64, 65, 250, 257, 512, 599, 600]
@@ -129,6 +158,9 @@ def test_wrong_arguments_are_refused_by_name():
     }.items():
         with pytest.raises(ValueError, match=message):
             call(**changed)
+    for options, message in (({"window": -1}, "`window` is `-1`"), ({"softcap": -2.0}, "`softcap` is `-2`")):
+        with pytest.raises(ValueError, match=message):
+            paged_attention(q_THD, key_cache, value_cache, tables_SB, contexts_S, starts_S1, 0.125, **options)
     with pytest.raises(TypeError, match="`context_lens` is int64"):
         call(contexts=contexts_S.long())
 

@@ -5,6 +5,7 @@ use crate::invalid;
 use crate::tensors::{Element, Tensor, empty, with_float};
 use forebay_kernels_core::paged_attention as core;
 use forebay_kernels_core::{Float, InstructionSet};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 /// The tensors of one call, before their dtypes are known.
@@ -15,7 +16,7 @@ struct Call<'a> {
     block_tables: Tensor<'a>,
     context_lens: Tensor<'a>,
     cu_seqlens_q: Tensor<'a>,
-    scale: f32,
+    scoring: core::Scoring,
     set: InstructionSet,
 }
 
@@ -31,6 +32,8 @@ pub(crate) fn paged_attention<'py>(
     context_lens: &Bound<'py, PyAny>,
     cu_seqlens_q: &Bound<'py, PyAny>,
     scale: f32,
+    window: i64,
+    softcap: f32,
 ) -> PyResult<Bound<'py, PyAny>> {
     let call = Call {
         q: Tensor::new(q, "q")?,
@@ -39,10 +42,21 @@ pub(crate) fn paged_attention<'py>(
         block_tables: Tensor::new(block_tables, "block_tables")?,
         context_lens: Tensor::new(context_lens, "context_lens")?,
         cu_seqlens_q: Tensor::new(cu_seqlens_q, "cu_seqlens_q")?,
-        scale,
+        scoring: scoring(scale, window, softcap)?,
         set: current(),
     };
     with_float!(call.q, Q => with_float!(call.keys, C => call.run::<Q, C>(py)))
+}
+
+/// Python says 0 for none.
+fn scoring(scale: f32, window: i64, softcap: f32) -> PyResult<core::Scoring> {
+    let window = usize::try_from(window)
+        .map_err(|_| PyValueError::new_err(format!("`window` is `{window}`, expected at least 1, or 0 for none")))?;
+    Ok(core::Scoring {
+        scale,
+        softcap: (softcap.to_bits() != 0).then_some(softcap),
+        window: (window != 0).then_some(window),
+    })
 }
 
 impl Call<'_> {
@@ -62,8 +76,8 @@ impl Call<'_> {
         let q = self.q.rows::<Q>()?;
         let result = empty(py, Q::DTYPE, &[num_tokens, num_heads, shape[3]])?;
         let out = Tensor::new(&result, "out")?.slice_mut::<Q>(&[])?;
-        let (scale, set) = (self.scale, self.set);
-        py.detach(|| core::paged_attention(q, &cache, &batch, scale, out, set)).map_err(invalid)?;
+        let (scoring, set) = (self.scoring, self.set);
+        py.detach(|| core::paged_attention(q, &cache, &batch, scoring, out, set)).map_err(invalid)?;
         Ok(result)
     }
 }

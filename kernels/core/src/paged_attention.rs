@@ -1,19 +1,21 @@
 //! Causal attention over a paged cache: prompt chunks and decodes of many sequences in one call.
 //!
-//! A task is up to 24 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
+//! A task is up to 48 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
 //! them all. The context is cut into segments of 256 positions from position 0; a segment runs an online softmax over
 //! tiles of 64, and segments merge in order. A row's arithmetic therefore depends on its own position alone: it is
 //! bit-equal in a chunk, in a whole prompt, in a decode, and when segments of a long context run on several threads.
+//! A sliding window moves where a row begins to see, never the cuts; blocks that lie before it are not read.
 //! Source: online softmax, arXiv 1805.02867; split contexts, "Flash-Decoding" (Dao et al., 2023).
 
 mod batch;
 mod kv_cache;
 
-pub use batch::{AttentionBatch, PagedCache};
+pub use batch::{AttentionBatch, PagedCache, Scoring};
 pub(crate) use batch::{HeadCache, RowTile};
 pub(crate) use kv_cache::slot_start;
 pub use kv_cache::write_kv_cache;
 
+use crate::elementary::tanh;
 use crate::threads::{SharedOutput, max_threads, parallel_for, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows, simd};
 use std::cell::RefCell;
@@ -27,10 +29,42 @@ pub(crate) const TILE: usize = 64;
 /// Positions after which the softmax starts anew, its result to be merged.
 const SEGMENT: usize = 256;
 
-/// What a kernel reads of the queries: `[rows][head_dim]`, scaled, and how many positions each row sees.
+/// What a kernel reads of the queries: `[rows][head_dim]`, scaled, and which positions each row sees.
 pub(crate) struct QueryRows<'a> {
     pub(crate) queries: &'a [f32],
-    pub(crate) num_visible: &'a [usize],
+    pub(crate) visible: &'a [Visible],
+    /// Bound of the scores' magnitude, see [`soften`].
+    pub(crate) softcap: Option<f32>,
+}
+
+/// The positions that a row sees: from `first` up to, not including, `end`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visible {
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+}
+
+impl Visible {
+    /// What the row sees of the `length` positions from `start`, counted from there.
+    #[inline]
+    pub(crate) fn within(self, start: usize, length: usize) -> Range<usize> {
+        let end = self.end.saturating_sub(start).min(length);
+        self.first.saturating_sub(start).min(end)..end
+    }
+}
+
+/// Bends scores so that none is beyond `cap`: `cap * tanh(score / cap)`. Source: Gemma 2, arXiv 2408.00118, section 2.
+#[inline(always)]
+pub(crate) fn soften(scores: &mut [f32], cap: f32) {
+    for score in scores {
+        *score = cap * tanh(*score / cap);
+    }
+}
+
+/// Cuts positions at the multiples of `size`.
+pub(crate) fn cut(positions: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let Range { start, end } = positions;
+    (start / size..end.div_ceil(size)).map(move |index| start.max(index * size)..end.min((index + 1) * size))
 }
 
 /// A softmax not yet divided by its sum: `weighted` is `[rows][head_dim]`; a row that saw nothing has maximum -inf.
@@ -81,7 +115,7 @@ impl<'a> Partial<'a> {
 #[derive(Default)]
 struct Scratch {
     queries: Vec<f32>,
-    num_visible: Vec<usize>,
+    visible: Vec<Visible>,
     total: Vec<f32>,
     segment: Vec<f32>,
     tile: Vec<f32>,
@@ -91,27 +125,28 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Attends from each query to all positions of its sequence up to its own.
+/// Attends from each query to the positions of its sequence up to its own, or to the last of them (`scoring.window`).
 ///
 /// `q` has a row of `num_heads * head_dim` values a token, the sequences one after the other; query `i` of sequence `s`
 /// sits at position `context_lens[s] - num_queries + i`, and its key is already in the cache. `out` is contiguous, as
-/// `q`, and wholly overwritten. Scores are multiplied with `scale`; all arithmetic is float32.
+/// `q`, and wholly overwritten. All arithmetic is float32.
 pub fn paged_attention<Q: Float, C: Float>(
     q: Rows<'_, Q>,
     cache: &PagedCache<'_, C>,
     batch: &AttentionBatch<'_>,
-    scale: f32,
+    scoring: Scoring,
     out: &mut [Q],
     set: InstructionSet,
 ) -> Result<(), KernelError> {
     let num_heads = cache.check_heads(q.row_length())?;
-    batch.check(q.num_rows(), cache)?;
+    scoring.check()?;
+    batch.check(q.num_rows(), cache, scoring)?;
     if out.len() != q.num_rows() * q.row_length() {
         return Err(KernelError::Count { name: "out", expected: q.num_rows() * q.row_length(), got: out.len() });
     }
-    let call = Call { q, cache, batch, scale, group_size: num_heads / cache.num_kv_heads(), set };
+    let call = Call { q, cache, batch, scoring, group_size: num_heads / cache.num_kv_heads(), set };
     let out = SharedOutput::new(out);
-    let mut tiles = batch.row_tiles(cache.num_kv_heads(), call.group_size, MAX_ROWS);
+    let mut tiles = batch.row_tiles(cache.num_kv_heads(), call.group_size, scoring);
     let nanoseconds = tiles.iter().map(|tile| cost(tile, cache.head_dim())).sum();
     let num_threads = threads_for(nanoseconds);
     if num_threads > 1 && tiles.len() < 4 * max_threads() {
@@ -126,14 +161,14 @@ pub fn paged_attention<Q: Float, C: Float>(
 
 /// About how many nanoseconds a tile of rows takes, for scheduling.
 fn cost(tile: &RowTile, head_dim: usize) -> usize {
-    tile.max_visible.div_ceil(TILE) * (300 + 30 * tile.num_rows) * head_dim / 64
+    cut(tile.positions(), TILE).count() * (300 + 30 * tile.num_rows) * head_dim / 64
 }
 
 struct Call<'a, Q, C> {
     q: Rows<'a, Q>,
     cache: &'a PagedCache<'a, C>,
     batch: &'a AttentionBatch<'a>,
-    scale: f32,
+    scoring: Scoring,
     group_size: usize,
     set: InstructionSet,
 }
@@ -149,10 +184,13 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             segment.resize(num_floats, 0.0);
             self.load_queries(tile, scratch);
             let mut sum = Partial::new(&mut total, tile.num_rows, self.cache.head_dim());
-            self.attend(tile, segment_of(tile, 0), scratch, &mut sum);
-            for index in 1..num_segments(tile) {
+            let mut segments = cut(tile.positions(), SEGMENT);
+            if let Some(first) = segments.next() {
+                self.attend(tile, first, scratch, &mut sum);
+            }
+            for positions in segments {
                 let mut next = Partial::new(&mut segment, tile.num_rows, self.cache.head_dim());
-                self.attend(tile, segment_of(tile, index), scratch, &mut next);
+                self.attend(tile, positions, scratch, &mut next);
                 sum.merge(&next);
             }
             self.store(tile, &sum, out);
@@ -165,15 +203,15 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
         let mut tasks = Vec::new();
         let mut num_floats = 0;
         for tile in tiles {
-            for index in 0..num_segments(tile) {
-                tasks.push((tile, index, num_floats));
+            for positions in cut(tile.positions(), SEGMENT) {
+                tasks.push((tile, positions, num_floats));
                 num_floats += Partial::num_floats(tile.num_rows, self.cache.head_dim());
             }
         }
         let mut floats = vec![0.0; num_floats];
         let shared = SharedOutput::new(&mut floats);
         parallel_for(num_threads, tasks.len(), |task| {
-            let (tile, index, start) = tasks[task];
+            let (tile, ref positions, start) = tasks[task];
             let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
             #[allow(unsafe_code)]
             // SAFETY: each task has a start of its own, and the parts follow each other without overlap.
@@ -181,13 +219,13 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             SCRATCH.with_borrow_mut(|scratch| {
                 self.load_queries(tile, scratch);
                 let mut partial = Partial::new(part, tile.num_rows, self.cache.head_dim());
-                self.attend(tile, segment_of(tile, index), scratch, &mut partial);
+                self.attend(tile, positions.clone(), scratch, &mut partial);
             });
         });
         let mut rest = floats.as_mut_slice();
         for tile in tiles {
             let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
-            let (mine, others) = rest.split_at_mut(length * num_segments(tile));
+            let (mine, others) = rest.split_at_mut(length * cut(tile.positions(), SEGMENT).count());
             let (first, following) = mine.split_at_mut(length);
             let mut sum = Partial::new(first, tile.num_rows, self.cache.head_dim());
             for next in following.chunks_exact_mut(length) {
@@ -201,19 +239,20 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
     fn attend(&self, tile: &RowTile, positions: Range<usize>, scratch: &mut Scratch, partial: &mut Partial<'_>) {
         partial.clear();
         let head = self.cache.head(self.batch.block_table(tile.sequence), tile.kv_head);
-        let rows = QueryRows { queries: &scratch.queries, num_visible: &scratch.num_visible };
-        simd::attend(&head, positions, &rows, &mut scratch.tile, partial, self.set);
+        let Scratch { queries, visible, tile: buffer, .. } = scratch;
+        let rows = QueryRows { queries, visible, softcap: self.scoring.softcap };
+        simd::attend(&head, positions, &rows, buffer, partial, self.set);
     }
 
     fn load_queries(&self, tile: &RowTile, scratch: &mut Scratch) {
         let head_dim = self.cache.head_dim();
         scratch.queries.clear();
-        scratch.num_visible.clear();
+        scratch.visible.clear();
         for row in 0..tile.num_rows {
             let (token, at) = self.place(tile, row);
             let values = &self.q.row(token)[at..at + head_dim];
-            scratch.queries.extend(values.iter().map(|value| value.to_f32() * self.scale));
-            scratch.num_visible.push(tile.num_visible(row, self.group_size));
+            scratch.queries.extend(values.iter().map(|value| value.to_f32() * self.scoring.scale));
+            scratch.visible.push(self.scoring.visible(tile.position(row, self.group_size)));
         }
     }
 
@@ -238,14 +277,6 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
         let head = tile.kv_head * self.group_size + row % self.group_size;
         (tile.first_token + row / self.group_size, head * self.cache.head_dim())
     }
-}
-
-fn num_segments(tile: &RowTile) -> usize {
-    tile.max_visible.div_ceil(SEGMENT)
-}
-
-fn segment_of(tile: &RowTile, index: usize) -> Range<usize> {
-    index * SEGMENT..tile.max_visible.min((index + 1) * SEGMENT)
 }
 
 #[cfg(test)]

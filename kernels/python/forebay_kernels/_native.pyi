@@ -51,6 +51,8 @@ def paged_attention(
     context_lens: Tensor,
     cu_seqlens_q: Tensor,
     scale: float,
+    window: int,
+    softcap: float,
 ) -> Tensor: ...
 def write_kv_cache(
     key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_mapping: Tensor

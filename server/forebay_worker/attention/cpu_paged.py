@@ -25,9 +25,7 @@ class CpuPaged:
         step: AttentionStep,
         parameters: AttentionParameters,
     ) -> Tensor:
-        """See AttentionBackend. Raises: ValueError for a window or a softcap, which the kernel lacks."""
-        if parameters.window or parameters.softcap:
-            raise ValueError("attention is `paged`, which has no windows and no softcap; use sdpa")
+        """See AttentionBackend."""
         rotation, metadata = step.rotation, step.metadata
         if rotation is None:
             write_kv_cache(k_TKD, v_TKD, kv.key, kv.value, metadata.slot_mapping_T)
@@ -50,4 +48,6 @@ class CpuPaged:
             metadata.context_lens_S,
             metadata.cu_seqlens_q_S1,
             parameters.scale,
+            window=parameters.window,
+            softcap=parameters.softcap,
         )

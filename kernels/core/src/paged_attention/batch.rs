@@ -1,6 +1,8 @@
 //! The paged cache and the batch as the kernels see them, checked once a call so that no lookup can go astray.
 
+use super::{MAX_ROWS, Visible};
 use crate::{KernelError, Rows};
+use std::ops::Range;
 
 /// Keys and values, each `[num_blocks, num_kv_heads, block_size, head_dim]`.
 #[derive(Debug, Clone, Copy)]
@@ -92,10 +94,46 @@ impl<'a, C> HeadCache<'a, C> {
     }
 }
 
+/// How scores are made from queries and keys, and which of them count.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoring {
+    /// Multiplied with the dot products.
+    pub scale: f32,
+    /// Scores become `softcap * tanh(score / softcap)`, after scaling.
+    pub softcap: Option<f32>,
+    /// A query sees its own position and `window - 1` before it.
+    pub window: Option<usize>,
+}
+
+impl Scoring {
+    /// Scaled scores of all positions up to the query's own.
+    pub fn causal(scale: f32) -> Self {
+        Self { scale, softcap: None, window: None }
+    }
+
+    pub(super) fn check(self) -> Result<(), KernelError> {
+        if let Some(softcap) = self.softcap.filter(|softcap| !softcap.is_finite() || *softcap <= 0.0) {
+            let expected = "a finite number above 0".to_owned();
+            return Err(KernelError::Value { name: "softcap", got: softcap.to_string(), expected });
+        }
+        if self.window == Some(0) {
+            return Err(KernelError::Value { name: "window", got: "0".to_owned(), expected: "at least 1".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// What the query at `position` sees.
+    pub(super) fn visible(self, position: usize) -> Visible {
+        let end = position + 1;
+        Visible { first: self.window.map_or(0, |window| end.saturating_sub(window)), end }
+    }
+}
+
 /// Which tokens belong to which sequence, and where the sequences' blocks are.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionBatch<'a> {
-    /// A row a sequence: block `i` holds positions `i * block_size` and on. Entries past the context are not read.
+    /// A row a sequence: block `i` holds positions `i * block_size` and on. Entries past the context, and those of blocks
+    /// that lie before every window, are not read.
     pub block_tables: Rows<'a, i32>,
     /// Positions of each sequence, those of this call's tokens included.
     pub context_lens: &'a [i32],
@@ -114,14 +152,19 @@ pub(crate) struct RowTile {
     pub(crate) num_rows: usize,
     /// Positions before the sequence's first token of this call.
     pub(crate) num_past: usize,
-    /// Positions that the tile's last row sees.
-    pub(crate) max_visible: usize,
+    /// What the tile's first row sees first, and its last row last.
+    pub(crate) visible: Visible,
 }
 
 impl RowTile {
-    /// Positions that a row of the tile sees, its own included.
-    pub(crate) fn num_visible(&self, row: usize, group_size: usize) -> usize {
-        self.num_past + (self.first_row + row) / group_size + 1
+    /// The positions that some row of the tile sees.
+    pub(crate) fn positions(&self) -> Range<usize> {
+        self.visible.first..self.visible.end
+    }
+
+    /// Where the query of a row sits in its sequence.
+    pub(crate) fn position(&self, row: usize, group_size: usize) -> usize {
+        self.num_past + (self.first_row + row) / group_size
     }
 }
 
@@ -130,7 +173,12 @@ impl<'a> AttentionBatch<'a> {
         self.block_tables.row(sequence)
     }
 
-    pub(super) fn check<C>(&self, num_tokens: usize, cache: &PagedCache<'_, C>) -> Result<(), KernelError> {
+    pub(super) fn check<C>(
+        &self,
+        num_tokens: usize,
+        cache: &PagedCache<'_, C>,
+        scoring: Scoring,
+    ) -> Result<(), KernelError> {
         let num_sequences = self.context_lens.len();
         let counts = [
             ("cu_seqlens_q", num_sequences + 1, self.cu_seqlens_q.len()),
@@ -147,10 +195,10 @@ impl<'a> AttentionBatch<'a> {
             let got = format!("{first:?} to {last:?}");
             return Err(KernelError::Value { name: "cu_seqlens_q", got, expected: format!("0 to {num_tokens}") });
         }
-        (0..num_sequences).try_for_each(|sequence| self.check_sequence(sequence, cache))
+        (0..num_sequences).try_for_each(|sequence| self.check_sequence(sequence, cache, scoring))
     }
 
-    fn check_sequence<C>(&self, at: usize, cache: &PagedCache<'_, C>) -> Result<(), KernelError> {
+    fn check_sequence<C>(&self, at: usize, cache: &PagedCache<'_, C>, scoring: Scoring) -> Result<(), KernelError> {
         let num_queries = i64::from(self.cu_seqlens_q[at + 1]) - i64::from(self.cu_seqlens_q[at]);
         let context = i64::from(self.context_lens[at]);
         if num_queries < 0 || context < num_queries {
@@ -163,8 +211,9 @@ impl<'a> AttentionBatch<'a> {
         if num_blocks > table.len() {
             return Err(KernelError::RowLength { name: "block_tables", expected: num_blocks, got: table.len() });
         }
-        match table[..num_blocks].iter().find(|block| usize::try_from(**block).map_or(true, |b| b >= cache.num_blocks))
-        {
+        let first_seen = scoring.visible((context - num_queries) as usize).first.min(context as usize);
+        let read = &table[first_seen / cache.block_size..num_blocks];
+        match read.iter().find(|block| usize::try_from(**block).map_or(true, |b| b >= cache.num_blocks)) {
             Some(block) => {
                 Err(KernelError::Index { name: "block_tables", at, got: i64::from(*block), limit: cache.num_blocks })
             }
@@ -172,17 +221,18 @@ impl<'a> AttentionBatch<'a> {
         }
     }
 
-    pub(super) fn row_tiles(&self, num_kv_heads: usize, group_size: usize, max_rows: usize) -> Vec<RowTile> {
+    pub(super) fn row_tiles(&self, num_kv_heads: usize, group_size: usize, scoring: Scoring) -> Vec<RowTile> {
         let mut tiles = Vec::new();
         for (sequence, context) in self.context_lens.iter().enumerate() {
             let first_token = self.cu_seqlens_q[sequence] as usize;
             let num_queries = self.cu_seqlens_q[sequence + 1] as usize - first_token;
             let num_past = *context as usize - num_queries;
-            for first_row in (0..num_queries * group_size).step_by(max_rows) {
-                let num_rows = max_rows.min(num_queries * group_size - first_row);
-                let max_visible = num_past + (first_row + num_rows - 1) / group_size + 1;
+            for first_row in (0..num_queries * group_size).step_by(MAX_ROWS) {
+                let num_rows = MAX_ROWS.min(num_queries * group_size - first_row);
+                let first = scoring.visible(num_past + first_row / group_size).first;
+                let visible = Visible { first, end: num_past + (first_row + num_rows - 1) / group_size + 1 };
                 for kv_head in 0..num_kv_heads {
-                    tiles.push(RowTile { sequence, kv_head, first_token, first_row, num_rows, num_past, max_visible });
+                    tiles.push(RowTile { sequence, kv_head, first_token, first_row, num_rows, num_past, visible });
                 }
             }
         }

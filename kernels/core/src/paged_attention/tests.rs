@@ -13,8 +13,10 @@ fn noise(length: usize, seed: u32) -> Vec<f32> {
     (0..length).map(|_| next() * 2.0).collect()
 }
 
+const CAUSAL: Scoring = Scoring { scale: 0.3, softcap: None, window: None };
+
 /// The definition, in float64: one query at `position` of the sequence with this block table.
-fn expected(query: &[f32], keys: &[f32], values: &[f32], table: &[i32], position: usize) -> Vec<f64> {
+fn expected(query: &[f32], [keys, values]: [&[f32]; 2], table: &[i32], position: usize, scoring: Scoring) -> Vec<f64> {
     let [_, num_kv_heads, block_size, head_dim] = SHAPE;
     let mut out = Vec::new();
     for head in 0..NUM_HEADS {
@@ -27,20 +29,31 @@ fn expected(query: &[f32], keys: &[f32], values: &[f32], table: &[i32], position
         let dot = |key: &[f32]| -> f64 {
             query[head * head_dim..].iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
         };
-        let scores: Vec<f64> = (0..=position).map(|p| dot(&keys[at(p)]) * 0.3).collect();
+        let first = scoring.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let score = |p: usize| {
+            let score = dot(&keys[at(p)]) * f64::from(scoring.scale);
+            scoring.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+        };
+        let scores: Vec<f64> = (first..=position).map(score).collect();
         let maximum = scores.iter().copied().fold(f64::MIN, f64::max);
         let sum: f64 = scores.iter().map(|score| (score - maximum).exp()).sum();
         out.extend((0..head_dim).map(|dim| {
-            let weighted = |(p, score): (usize, &f64)| (score - maximum).exp() * f64::from(values[at(p)][dim]);
+            let weighted = |(i, score): (usize, &f64)| (score - maximum).exp() * f64::from(values[at(first + i)][dim]);
             scores.iter().enumerate().map(weighted).sum::<f64>() / sum
         }));
     }
     out
 }
 
-fn run(q: &[f32], cache: &PagedCache<'_, f32>, batch: &AttentionBatch<'_>, set: InstructionSet) -> Vec<f32> {
+fn run(
+    q: &[f32],
+    cache: &PagedCache<'_, f32>,
+    batch: &AttentionBatch<'_>,
+    scoring: Scoring,
+    set: InstructionSet,
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; q.len()];
-    paged_attention(Rows::contiguous(q, NUM_HEADS * SHAPE[3]), cache, batch, 0.3, &mut out, set).unwrap();
+    paged_attention(Rows::contiguous(q, NUM_HEADS * SHAPE[3]), cache, batch, scoring, &mut out, set).unwrap();
     out
 }
 
@@ -59,13 +72,16 @@ fn chunks_and_decodes_in_one_call_match_the_definition() {
     let q = noise(19 * NUM_HEADS * SHAPE[3], 3);
     let positions = std::iter::once((0, 469)).chain((3..20).map(|p| (1, p))).chain([(2, 0)]);
     let places: Vec<_> = positions.collect();
-    for set in InstructionSet::available() {
-        let out = run(&q, &cache, &batch, set);
+    let bent = Scoring { softcap: Some(1.5), window: Some(17), ..CAUSAL };
+    let all = [CAUSAL, Scoring { softcap: Some(1.5), ..CAUSAL }, Scoring { window: Some(1), ..CAUSAL }, bent];
+    for (set, scoring) in InstructionSet::available().into_iter().flat_map(|set| all.map(|scoring| (set, scoring))) {
+        let out = run(&q, &cache, &batch, scoring, set);
         for (token, (sequence, position)) in places.iter().enumerate() {
             let range = token * NUM_HEADS * SHAPE[3]..(token + 1) * NUM_HEADS * SHAPE[3];
-            let expected = expected(&q[range.clone()], &keys, &values, &tables[sequence * 30..], *position);
+            let table = &tables[sequence * 30..];
+            let expected = expected(&q[range.clone()], [&keys, &values], table, *position, scoring);
             for (got, expected) in out[range].iter().zip(expected) {
-                assert!((f64::from(*got) - expected).abs() < 2e-5, "{} {got} {expected}", set.name());
+                assert!((f64::from(*got) - expected).abs() < 2e-5, "{} {scoring:?} {got} {expected}", set.name());
             }
         }
     }
@@ -78,14 +94,15 @@ fn a_query_is_bit_equal_in_a_whole_prompt_in_chunks_and_alone() {
     let table: Vec<i32> = (0..40).map(|i| 63 - i).collect();
     let q = noise(600 * NUM_HEADS * SHAPE[3], 6);
     let width = NUM_HEADS * SHAPE[3];
-    for set in InstructionSet::available() {
+    let sliding = Scoring { window: Some(90), softcap: Some(20.0), ..CAUSAL };
+    for (set, scoring) in InstructionSet::available().into_iter().flat_map(|set| [(set, CAUSAL), (set, sliding)]) {
         let part = |from: usize, to: usize| {
             let batch = AttentionBatch {
                 block_tables: Rows::contiguous(&table, 40),
                 context_lens: &[to as i32],
                 cu_seqlens_q: &[0, (to - from) as i32],
             };
-            run(&q[from * width..to * width], &cache, &batch, set)
+            run(&q[from * width..to * width], &cache, &batch, scoring, set)
         };
         let whole = part(0, 600);
         let chunked: Vec<f32> = [(0, 7), (7, 300), (300, 556), (556, 600)].map(|(from, to)| part(from, to)).concat();
@@ -116,6 +133,44 @@ fn written_keys_are_read_back_from_their_slots_and_negative_slots_are_skipped() 
 }
 
 #[test]
+fn blocks_before_the_window_are_not_read() {
+    let (mut keys, mut values) = (noise(SHAPE.iter().product(), 4), noise(SHAPE.iter().product(), 5));
+    let width = NUM_HEADS * SHAPE[3];
+    let q = noise(3 * width, 6);
+    let scoring = Scoring { window: Some(20), ..CAUSAL };
+    // Queries at 397 to 399 see from 378 on, which lies in block 23.
+    let mut table: Vec<i32> = (0..25).collect();
+    let run_with = |keys: &[f32], values: &[f32], table: &[i32], set| {
+        let cache = PagedCache::new(keys, values, SHAPE).unwrap();
+        let block_tables = Rows::contiguous(table, 25);
+        let batch = AttentionBatch { block_tables, context_lens: &[400], cu_seqlens_q: &[0, 3] };
+        run(&q, &cache, &batch, scoring, set)
+    };
+    let sets = InstructionSet::available();
+    let before: Vec<_> = sets.iter().map(|set| run_with(&keys, &values, &table, *set)).collect();
+    let block = SHAPE[1] * SHAPE[2] * SHAPE[3];
+    keys[..23 * block].fill(f32::NAN);
+    values[..23 * block].fill(f32::NAN);
+    table[..23].fill(-1);
+    for (set, before) in sets.iter().zip(before) {
+        assert!(run_with(&keys, &values, &table, *set) == before, "{}", set.name());
+    }
+}
+
+#[test]
+fn a_softcap_that_is_not_positive_is_refused() {
+    let keys = noise(SHAPE.iter().product(), 4);
+    let cache = PagedCache::new(&keys, &keys, SHAPE).unwrap();
+    let batch = AttentionBatch { block_tables: Rows::contiguous(&[0], 1), context_lens: &[3], cu_seqlens_q: &[0, 1] };
+    let q = noise(NUM_HEADS * SHAPE[3], 6);
+    let rows = Rows::contiguous(&q, NUM_HEADS * SHAPE[3]);
+    for scoring in [Scoring { softcap: Some(-1.0), ..CAUSAL }, Scoring { window: Some(0), ..CAUSAL }] {
+        let refused = paged_attention(rows, &cache, &batch, scoring, &mut q.clone(), InstructionSet::best());
+        assert!(matches!(refused, Err(KernelError::Value { .. })), "{scoring:?}");
+    }
+}
+
+#[test]
 fn a_block_outside_the_cache_is_refused() {
     let keys = noise(SHAPE.iter().product(), 4);
     let cache = PagedCache::new(&keys, &keys, SHAPE).unwrap();
@@ -123,6 +178,6 @@ fn a_block_outside_the_cache_is_refused() {
     let q = noise(NUM_HEADS * SHAPE[3], 6);
     let mut out = q.clone();
     let q = Rows::contiguous(&q, NUM_HEADS * SHAPE[3]);
-    let error = paged_attention(q, &cache, &batch, 1.0, &mut out, InstructionSet::best()).unwrap_err();
+    let error = paged_attention(q, &cache, &batch, CAUSAL, &mut out, InstructionSet::best()).unwrap_err();
     assert_eq!(error, KernelError::Index { name: "block_tables", at: 0, got: 64, limit: 64 });
 }

@@ -4,7 +4,7 @@
 //! an output over positions in order, however many rows share the pass: rows stay bit-equal in any company.
 
 use super::math;
-use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE};
+use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE, cut, soften};
 use crate::{Float, FloatKind, InstructionSet};
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
@@ -24,7 +24,7 @@ pub(crate) fn attend<C: Float>(
     scratch: &mut Vec<f32>,
     partial: &mut Partial<'_>,
 ) {
-    let (head_dim, num_rows) = (head.head_dim(), rows.num_visible.len());
+    let (head_dim, num_rows) = (head.head_dim(), rows.visible.len());
     assert!(set.is_avx512() && head_dim.is_multiple_of(LANES) && head.keys().len() == head.values().len());
     assert!(rows.queries.len() == num_rows * head_dim && partial.weighted.len() == num_rows * head_dim);
     assert!(partial.maximum.len() == num_rows && partial.sum.len() == num_rows);
@@ -33,16 +33,21 @@ pub(crate) fn attend<C: Float>(
     let (scores, sums) = rest.split_at_mut(TILE * num_rows);
     sums.fill(0.0);
     let mut tile = Tile { head, rows, offsets: [0; TILE], length: 0, start: 0, keys, scores, sums };
-    for start in positions.clone().step_by(TILE) {
-        (tile.start, tile.length) = (start, TILE.min(positions.end - start));
-        head.offsets(start, &mut tile.offsets[..tile.length]);
-        let last = tile.offsets[tile.length - 1];
+    for positions in cut(positions, TILE) {
+        // Positions keep their lanes, whatever the first: sums over lanes are then in one order.
+        tile.start = positions.start / TILE * TILE;
+        tile.length = positions.end - tile.start;
+        let skipped = positions.start - tile.start;
+        head.offsets(positions.start, &mut tile.offsets[skipped..tile.length]);
+        let (first, last) = (tile.offsets[skipped], tile.offsets[tile.length - 1]);
+        tile.offsets[..skipped].fill(first);
         tile.offsets[tile.length..].fill(last);
         assert!(tile.offsets.iter().all(|offset| offset + head_dim <= head.keys().len()));
         // SAFETY: `set` proves the features; buffer lengths and offsets are asserted above.
         unsafe {
             tile.transpose_keys();
             tile.score_rows();
+            tile.soften_scores();
             tile.weigh_rows(partial);
             tile.sum_values(partial.weighted);
         }
@@ -56,10 +61,11 @@ pub(crate) fn attend<C: Float>(
 struct Tile<'a, C> {
     head: &'a HeadCache<'a, C>,
     rows: &'a QueryRows<'a>,
-    /// Where each position's key and value begin; beyond `length` the last one's, so that loads need no mask.
+    /// Where each position's key and value begin; before the first that is read and beyond `length` the nearest one's, so
+    /// that loads need no mask.
     offsets: [usize; TILE],
     length: usize,
-    /// The first position.
+    /// The first position, a multiple of `TILE`.
     start: usize,
     /// `[head_dim][TILE]`; columns beyond `length` hold something finite or not, which no row sees.
     keys: &'a mut [f32],
@@ -124,7 +130,7 @@ impl<C: Float> Tile<'_, C> {
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     unsafe fn score_rows(&mut self) {
-        let num_rows = self.rows.num_visible.len();
+        let num_rows = self.rows.visible.len();
         for first in (0..num_rows).step_by(REGISTER_ROWS) {
             // SAFETY: the rows first to first + R exist.
             unsafe {
@@ -165,18 +171,26 @@ impl<C: Float> Tile<'_, C> {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,f16c")]
+    fn soften_scores(&mut self) {
+        if let Some(cap) = self.rows.softcap {
+            soften(self.scores, cap);
+        }
+    }
+
     /// Scores become weights `e^(score - maximum)`; what was summed under a smaller maximum is scaled down.
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     unsafe fn weigh_rows(&mut self, partial: &mut Partial<'_>) {
         let head_dim = self.head.head_dim();
-        for (row, num_visible) in self.rows.num_visible.iter().enumerate() {
-            let visible = num_visible.saturating_sub(self.start).min(self.length);
-            let masks: [__mmask16; VECTORS] =
-                std::array::from_fn(|v| ((1u32 << visible.saturating_sub(v * LANES).min(LANES)) - 1) as __mmask16);
+        for (row, visible) in self.rows.visible.iter().enumerate() {
+            let visible = visible.within(self.start, self.length);
+            let below = |end: usize| if end == TILE { u64::MAX } else { (1 << end) - 1 };
+            let mask = below(visible.end) & !below(visible.start);
+            let masks: [__mmask16; VECTORS] = std::array::from_fn(|v| (mask >> (v * LANES)) as __mmask16);
             // SAFETY: `scores` is [rows][TILE], `sums` [rows][16], `weighted` [rows][head_dim].
             unsafe {
                 let scores = self.scores.as_mut_ptr().add(row * TILE);
-                if visible == 0 {
+                if visible.is_empty() {
                     self.scores[row * TILE..(row + 1) * TILE].fill(0.0);
                     continue;
                 }
@@ -210,7 +224,7 @@ impl<C: Float> Tile<'_, C> {
 
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     unsafe fn sum_values(&self, weighted: &mut [f32]) {
-        let num_rows = self.rows.num_visible.len();
+        let num_rows = self.rows.visible.len();
         for first in (0..num_rows).step_by(REGISTER_ROWS) {
             // SAFETY: the rows first to first + R exist.
             unsafe {

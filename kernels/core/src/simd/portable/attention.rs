@@ -1,7 +1,7 @@
 //! Attention in plain Rust: row by row, the same tiles and segments as the vector kernels.
 
 use crate::Float;
-use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE};
+use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE, cut, soften};
 use std::ops::Range;
 
 /// Sums a dot product keeps side by side, so that the compiler can use vectors.
@@ -15,18 +15,18 @@ pub(crate) fn attend<C: Float>(
 ) {
     let head_dim = head.head_dim();
     let mut offsets = [0; TILE];
-    for start in positions.clone().step_by(TILE) {
-        let offsets = &mut offsets[..TILE.min(positions.end - start)];
-        head.offsets(start, offsets);
-        for (row, num_visible) in rows.num_visible.iter().enumerate() {
-            let num_visible = num_visible.saturating_sub(start).min(offsets.len());
+    for positions in cut(positions, TILE) {
+        let offsets = &mut offsets[..positions.len()];
+        head.offsets(positions.start, offsets);
+        for (row, visible) in rows.visible.iter().enumerate() {
+            let visible = visible.within(positions.start, positions.len());
             let range = row * head_dim..(row + 1) * head_dim;
             let mut state = Row {
                 weighted: &mut partial.weighted[range.clone()],
                 maximum: &mut partial.maximum[row],
                 sum: &mut partial.sum[row],
             };
-            state.attend(&rows.queries[range], head, &offsets[..num_visible]);
+            state.attend(&rows.queries[range], head, &offsets[visible], rows.softcap);
         }
     }
 }
@@ -38,7 +38,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn attend<C: Float>(&mut self, query: &[f32], head: &HeadCache<'_, C>, offsets: &[usize]) {
+    fn attend<C: Float>(&mut self, query: &[f32], head: &HeadCache<'_, C>, offsets: &[usize], softcap: Option<f32>) {
         if offsets.is_empty() {
             return;
         }
@@ -46,6 +46,9 @@ impl Row<'_> {
         let scores = &mut scores[..offsets.len()];
         for (score, offset) in scores.iter_mut().zip(offsets) {
             *score = dot(query, &head.keys()[*offset..offset + query.len()]);
+        }
+        if let Some(cap) = softcap {
+            soften(scores, cap);
         }
         let maximum = scores.iter().copied().fold(*self.maximum, f32::max);
         let keep = (*self.maximum - maximum).exp();
