@@ -42,23 +42,22 @@ pub(crate) const NATIVE_BODY: &[Field] = &[("options", Accept::Anything)];
 /// What chat completions and completions share.
 const OPENAI: &[Field] = &[
     ("adapter_id", Accept::Null),
-    ("frequency_penalty", Accept::Number(0.0)),
     ("guided_choice", Accept::Null),
     ("guided_grammar", Accept::Null),
     ("guided_json", Accept::Null),
     ("guided_regex", Accept::Null),
-    ("logit_bias", Accept::Empty),
+    ("length_penalty", Accept::Number(1.0)),
     ("metadata", Accept::Anything),
-    ("min_p", Accept::Number(0.0)),
     ("n", Accept::Number(1.0)),
-    ("presence_penalty", Accept::Number(0.0)),
     ("prompt_cache_key", Accept::Anything),
     ("prompt_cache_options", Accept::Anything),
     ("prompt_cache_retention", Accept::Anything),
     ("safety_identifier", Accept::Anything),
     ("service_tier", Accept::Words(&["auto", "default"])),
     ("store", Accept::Bool(false)),
-    ("typical_p", Accept::Number(1.0)),
+    ("spaces_between_special_tokens", Accept::Bool(true)),
+    ("truncate_prompt_tokens", Accept::Null),
+    ("use_beam_search", Accept::Bool(false)),
     ("user", Accept::Anything),
 ];
 
@@ -185,8 +184,8 @@ mod tests {
             assert_eq!(message(&json!({ *name: null })), None, "{name}");
         }
         for body in [
-            json!({"n": 1, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0}),
-            json!({"logit_bias": [], "tools": [], "tool_choice": "none", "response_format": {"type": "text"}}),
+            json!({"n": 1, "length_penalty": 1.0, "use_beam_search": false}),
+            json!({"functions": {}, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}}),
             json!({"user": "u", "metadata": {"a": "b"}, "store": false, "modalities": ["text"]}),
         ] {
             assert_eq!(message(&body), None);
@@ -207,7 +206,7 @@ mod tests {
     fn what_is_not_served_or_unknown_is_refused_by_name() {
         for (body, name) in [
             (json!({"n": 2}), "n"),
-            (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+            (json!({"use_beam_search": true}), "use_beam_search"),
             (json!({"tools": [{}]}), "tools"),
             (json!({"store": true}), "store"),
             (json!({"response_format": {"type": "json_object"}}), "response_format"),

@@ -17,9 +17,9 @@ use crate::validation;
 /// What is to be continued.
 #[derive(Debug)]
 pub(crate) enum Prompt {
-    /// Text; gets the model's own special tokens (BOS).
+    /// Text; with the model's own special tokens (BOS) before it unless the request says otherwise.
     Text(String),
-    /// Messages; the template writes all special tokens itself.
+    /// Messages; the template writes all special tokens itself unless the request says otherwise.
     Chat(Box<ChatInputs>),
     /// Token ids as they are.
     Ids(Vec<u32>),
@@ -37,16 +37,23 @@ pub(crate) enum StopText {
 pub(crate) struct Job {
     pub(crate) dialect: Dialect,
     pub(crate) prompt: Prompt,
+    /// Whether the tokenizer adds the model's special tokens, if the request says so.
+    pub(crate) add_special_tokens: Option<bool>,
     /// Keep the last so many prompt tokens.
     pub(crate) truncate: Option<u32>,
     pub(crate) max_new_tokens: Option<u32>,
     pub(crate) min_new_tokens: u32,
+    /// The model's end tokens do not end it; `stop_token_ids` do.
     pub(crate) ignore_eos: bool,
+    pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) sampling: Sampling,
     pub(crate) stops: Vec<String>,
     pub(crate) stop_text: StopText,
+    /// Special tokens have no visible text.
+    pub(crate) skip_special_tokens: bool,
     pub(crate) logprobs: Option<Logprobs>,
-    pub(crate) prompt_logprobs: bool,
+    /// Alternatives beside each prompt token.
+    pub(crate) prompt_logprobs: Option<u32>,
 }
 
 /// Everything that was true at the token that ended a generation. Dialects differ in which they report.
@@ -98,11 +105,11 @@ async fn start(state: &AppState, job: Job, record: &mut RequestRecord) -> Result
     let permit = state.admit()?;
     let model = state.model()?;
     let token_limits = state.token_limits()?;
-    let (job, prompt) = encode(state, &model.text, job).await?;
+    let (mut job, prompt) = encode(state, &model.text, job).await?;
     let max_new_tokens = validation::max_new_tokens(job.dialect, prompt.ids.len(), job.max_new_tokens, token_limits)?;
-    let sampling = job.sampling.seeded();
-    let request = engine_request(&job, &prompt.ids, max_new_tokens, &sampling, &model.text.end_token_ids);
-    let text = TextState::new(job, &prompt.ids, &model.text, sampling, &request);
+    job.sampling = job.sampling.seeded();
+    let request = engine_request(&job, &prompt, max_new_tokens, &model.text.end_token_ids);
+    let text = TextState::new(job, &prompt.ids, &model.text, &request);
     record.validated(prompt.ids.len(), max_new_tokens);
     let generation = model.engine.submit(request).await?;
     Ok((generation, prompt, text, permit))
@@ -115,33 +122,31 @@ pub(crate) struct EncodedPrompt {
     pub(crate) text: String,
     /// After truncation.
     pub(crate) ids: Vec<u32>,
+    /// The request's bad words as token runs.
+    bad_words: Vec<Vec<u32>>,
 }
 
 /// Renders and tokenizes on a text worker. Hands the job back without its prompt.
-async fn encode(state: &AppState, text: &Arc<ModelText>, mut job: Job) -> Result<(Job, EncodedPrompt), ApiError> {
-    let prompt = std::mem::replace(&mut job.prompt, Prompt::Ids(Vec::new()));
-    let (dialect, truncate) = (job.dialect, job.truncate);
+async fn encode(state: &AppState, text: &Arc<ModelText>, job: Job) -> Result<(Job, EncodedPrompt), ApiError> {
     let max_bytes = state.limits().max_prompt_bytes;
     let model_text = Arc::clone(text);
-    let work = move || encode_now(&model_text, prompt, dialect, truncate, max_bytes);
-    Ok((job, state.on_text_worker(work).await?))
+    state.on_text_worker(move || encode_now(&model_text, job, max_bytes)).await
 }
 
-fn encode_now(
-    model_text: &ModelText,
-    prompt: Prompt,
-    dialect: Dialect,
-    truncate: Option<u32>,
-    max_bytes: usize,
-) -> Result<EncodedPrompt, ApiError> {
-    let (text, add_special) = match prompt {
-        Prompt::Ids(ids) => return Ok(EncodedPrompt { text: String::new(), ids: keep_last(ids, truncate) }),
+fn encode_now(model_text: &ModelText, mut job: Job, max_bytes: usize) -> Result<(Job, EncodedPrompt), ApiError> {
+    let bad_words = sampling::encode_bad_words(&job.sampling.bad_words, &model_text.tokenizer)?;
+    let (text, add_special) = match std::mem::replace(&mut job.prompt, Prompt::Ids(Vec::new())) {
+        Prompt::Ids(ids) => {
+            let ids = keep_last(ids, job.truncate);
+            return Ok((job, EncodedPrompt { text: String::new(), ids, bad_words }));
+        }
         Prompt::Text(text) => (text, true),
         Prompt::Chat(inputs) => (render(model_text, &inputs)?, false),
     };
-    validation::prompt_bytes(dialect, &text, max_bytes)?;
-    let ids = model_text.tokenizer.encode_ids(&text, add_special)?;
-    Ok(EncodedPrompt { text, ids: keep_last(ids, truncate) })
+    validation::prompt_bytes(job.dialect, &text, max_bytes)?;
+    let ids = model_text.tokenizer.encode_ids(&text, job.add_special_tokens.unwrap_or(add_special))?;
+    let ids = keep_last(ids, job.truncate);
+    Ok((job, EncodedPrompt { text, ids, bad_words }))
 }
 
 fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
@@ -157,30 +162,27 @@ fn keep_last(mut ids: Vec<u32>, truncate: Option<u32>) -> Vec<u32> {
     ids.split_off(ids.len() - keep)
 }
 
-fn engine_request(
-    job: &Job,
-    prompt_ids: &[u32],
-    max_new_tokens: u32,
-    sampling: &Sampling,
-    end_token_ids: &[u32],
-) -> EngineRequest {
+fn engine_request(job: &Job, prompt: &EncodedPrompt, max_new_tokens: u32, end_token_ids: &[u32]) -> EngineRequest {
+    let all_end_token_ids = [end_token_ids, &job.stop_token_ids].concat();
     let extras = Extras {
         logprobs: job.logprobs,
         prompt_logprobs: job.prompt_logprobs,
         min_new_tokens: job.min_new_tokens,
-        end_token_ids,
+        end_token_ids: &all_end_token_ids,
+        bad_words: &prompt.bad_words,
     };
+    let sampling = sampling::to_wire(&job.sampling, &extras);
     EngineRequest {
-        token_ids: prompt_ids.to_vec(),
+        token_ids: prompt.ids.clone(),
         max_new_tokens,
         min_new_tokens: job.min_new_tokens,
-        stop_token_ids: if job.ignore_eos { Vec::new() } else { end_token_ids.to_vec() },
+        stop_token_ids: if job.ignore_eos { job.stop_token_ids.clone() } else { all_end_token_ids },
         priority: 0,
         timeout: None,
         cache_salt: 0,
-        sampling: sampling::to_wire(sampling, &extras),
+        sampling,
         logprobs: job.logprobs.is_some(),
-        prompt_logprobs: job.prompt_logprobs,
+        prompt_logprobs: job.prompt_logprobs.is_some(),
     }
 }
 
@@ -194,24 +196,25 @@ struct TextState {
     stop_token_ids: Vec<u32>,
     max_new_tokens: u32,
     min_new_tokens: u32,
-    sampling: Sampling,
+    /// That the noise comes from; `None` for a greedy choice.
+    seed: Option<u64>,
 }
 
 impl TextState {
-    fn new(job: Job, prompt_ids: &[u32], text: &ModelText, sampling: Sampling, request: &EngineRequest) -> Self {
+    fn new(job: Job, prompt_ids: &[u32], text: &ModelText, request: &EngineRequest) -> Self {
         let stops = match job.stop_text {
             StopText::Keep => Stops::Keep(KeptStops::new(job.stops)),
             StopText::Trim => Stops::Trim(StopStrings::new(job.stops)),
         };
         Self {
             tokenizer: Arc::clone(&text.tokenizer),
-            detokenizer: Detokenizer::new(Arc::clone(&text.tokenizer), prompt_ids, true),
+            detokenizer: Detokenizer::new(Arc::clone(&text.tokenizer), prompt_ids, job.skip_special_tokens),
             stops,
             stop_text: job.stop_text,
             stop_token_ids: request.stop_token_ids.clone(),
             max_new_tokens: request.max_new_tokens,
             min_new_tokens: request.min_new_tokens,
-            sampling,
+            seed: job.sampling.seed.filter(|_| !job.sampling.is_greedy()),
         }
     }
 
@@ -318,7 +321,7 @@ impl TextGeneration {
 
     /// The seed that the noise came from; `None` for a greedy choice.
     pub(crate) fn seed(&self) -> Option<u64> {
-        if self.text.sampling.is_greedy() { None } else { self.text.sampling.seed }
+        self.text.seed
     }
 
     pub(crate) fn timings(&self) -> Timings {

@@ -7,3 +7,4 @@ mod messages;
 pub(crate) mod models;
 mod request;
 mod response;
+mod sampling_fields;

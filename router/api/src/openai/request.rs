@@ -5,10 +5,11 @@ use axum::extract::rejection::JsonRejection;
 use forebay_wire::v1::LogprobsKind;
 use serde_json::{Map, Value};
 
+use super::sampling_fields::take_sampling;
 use crate::error::{ApiError, Dialect};
 use crate::fields::Fields;
 use crate::generate::{Job, Prompt, StopText};
-use crate::sampling::{Logprobs, Sampling, openai};
+use crate::sampling::{self, Logprobs, Sampling};
 use crate::state::AppState;
 use crate::validation;
 
@@ -30,12 +31,17 @@ pub(crate) struct Common {
     ignore_eos: bool,
     sampling: Sampling,
     stops: Vec<String>,
+    stop_token_ids: Vec<u32>,
+    stop_text: StopText,
+    skip_special_tokens: bool,
+    add_special_tokens: Option<bool>,
 }
 
 impl Common {
     pub(crate) fn take(fields: &mut Fields, state: &AppState) -> Result<Self, ApiError> {
         let stream = fields.take("stream")?.unwrap_or(false);
         let max_tokens = take_max_tokens(fields)?;
+        let include_stop = fields.take("include_stop_str_in_output")?.unwrap_or(false);
         Ok(Self {
             model: take_model(fields, state)?,
             stream,
@@ -43,8 +49,12 @@ impl Common {
             max_tokens,
             min_tokens: take_min_tokens(fields, max_tokens)?,
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
-            sampling: take_sampling(fields)?,
+            sampling: take_sampling(fields, state)?,
             stops: take_stops(fields, state)?,
+            stop_token_ids: take_stop_token_ids(fields, state)?,
+            stop_text: if include_stop { StopText::Keep } else { StopText::Trim },
+            skip_special_tokens: fields.take("skip_special_tokens")?.unwrap_or(true),
+            add_special_tokens: fields.take("add_special_tokens")?,
         })
     }
 
@@ -54,15 +64,18 @@ impl Common {
         Job {
             dialect: Dialect::OpenAi,
             prompt,
+            add_special_tokens: self.add_special_tokens,
             truncate: None,
             max_new_tokens: self.max_tokens,
             min_new_tokens: self.min_tokens,
             ignore_eos: self.ignore_eos,
-            sampling: self.sampling,
+            stop_token_ids: std::mem::take(&mut self.stop_token_ids),
+            sampling: std::mem::take(&mut self.sampling),
             stops: std::mem::take(&mut self.stops),
-            stop_text: StopText::Trim,
+            stop_text: self.stop_text,
+            skip_special_tokens: self.skip_special_tokens,
             logprobs,
-            prompt_logprobs: false,
+            prompt_logprobs: None,
         }
     }
 }
@@ -119,29 +132,6 @@ fn take_include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiErro
     Ok(include_usage)
 }
 
-/// Temperature 0 and a nucleus of no mass are both the best token alone.
-fn take_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
-    let temperature = openai::TEMPERATURE.check(fields.take("temperature")?)?.unwrap_or(1.0);
-    let top_p = openai::TOP_P.check(fields.take("top_p")?)?.unwrap_or(1.0);
-    let top_k = openai::TOP_K.check(fields.take("top_k")?)?.unwrap_or(0.0);
-    let repetition_penalty = openai::REPETITION_PENALTY.check(fields.take("repetition_penalty")?)?.unwrap_or(1.0);
-    Ok(Sampling {
-        temperature: if top_p == 0.0 { 0.0 } else { temperature },
-        top_k: top_k.max(0.0) as u32,
-        top_p,
-        repetition_penalty,
-        seed: take_seed(fields)?,
-    })
-}
-
-/// Any 64-bit integer, negative ones too.
-fn take_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
-    let Some(seed) = fields.take::<Value>("seed")? else { return Ok(None) };
-    let bits = seed.as_u64().or_else(|| seed.as_i64().map(i64::cast_unsigned));
-    bits.map(Some)
-        .ok_or_else(|| ApiError::wrong_type("seed", format!("`seed` must be a 64-bit integer. Given: {seed}")))
-}
-
 fn take_stops(fields: &mut Fields, state: &AppState) -> Result<Vec<String>, ApiError> {
     let stops = match fields.take::<Value>("stop")? {
         None => Vec::new(),
@@ -152,6 +142,15 @@ fn take_stops(fields: &mut Fields, state: &AppState) -> Result<Vec<String>, ApiE
     };
     validation::stop_strings(&stops, state.limits().max_stop_sequences)?;
     Ok(stops)
+}
+
+fn take_stop_token_ids(fields: &mut Fields, state: &AppState) -> Result<Vec<u32>, ApiError> {
+    const NAME: &str = "stop_token_ids";
+    let ids = fields.take::<Vec<u32>>(NAME)?.unwrap_or_default();
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    sampling::token_ids(NAME, ids, state.worker_info()?.vocab_size)
 }
 
 /// `limit` at most, by OpenAI's rules.

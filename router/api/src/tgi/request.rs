@@ -81,15 +81,18 @@ impl GenerateRequest {
         let job = Job {
             dialect: Dialect::Native,
             prompt: Prompt::Text(self.inputs),
+            add_special_tokens: None,
             truncate,
             max_new_tokens,
             min_new_tokens: 0,
             ignore_eos: false,
+            stop_token_ids: Vec::new(),
             sampling,
             stops,
             stop_text: StopText::Keep,
+            skip_special_tokens: true,
             logprobs,
-            prompt_logprobs: decoder_input_details,
+            prompt_logprobs: decoder_input_details.then_some(0),
         };
         let options = Options { return_full_text, details, decoder_input_details, top_n_tokens: num_top > 0 };
         Ok((job, options))
@@ -112,20 +115,17 @@ fn take_sampling(
     let typical_p = native::TYPICAL_P.check(fields.take("typical_p")?)?;
     let seed = fields.take::<u64>("seed")?;
     let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
-    let samples = do_sample || temperature_samples || top_k.is_some() || top_p.is_some() || typical_p.is_some();
+    let samples = do_sample || temperature_samples || top_k > 0 || top_p.is_some() || typical_p.is_some();
     check_best_of(best_of, state.limits().max_best_of, samples, seed, route.streams)?;
-    if typical_p.is_some() {
-        return Err(ApiError::not_served("typical_p"));
-    }
-    if frequency_penalty.is_some_and(|value| value != 0.0) {
-        return Err(ApiError::not_served("frequency_penalty"));
-    }
     Ok(Sampling {
         temperature: if samples { temperature.unwrap_or(1.0) } else { 0.0 },
-        top_k: top_k.unwrap_or(0.0) as u32,
+        top_k,
         top_p: top_p.unwrap_or(1.0),
+        typical_p: typical_p.unwrap_or(1.0),
         repetition_penalty: repetition_penalty.unwrap_or(1.0),
+        tgi_frequency_penalty: frequency_penalty.unwrap_or(0.0),
         seed,
+        ..Sampling::default()
     })
 }
 

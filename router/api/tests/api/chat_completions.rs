@@ -151,9 +151,9 @@ async fn bad_fields_are_400_and_named() {
         (json!({ "stream_options": {} }), "stream_options"),
         (json!({ "n": 2 }), "n"),
         (json!({ "tools": [{ "type": "function" }] }), "tools"),
-        (json!({ "logit_bias": { "5": 1 } }), "logit_bias"),
+        (json!({ "logit_bias": { "5": 101 } }), "logit_bias"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format"),
-        (json!({ "presence_penalty": 0.5 }), "presence_penalty"),
+        (json!({ "presence_penalty": 2.5 }), "presence_penalty"),
         (json!({ "surprise": 1 }), "surprise"),
         (json!({ "messages": [] }), "messages"),
         (json!({ "messages": null }), "messages"),
@@ -192,4 +192,14 @@ async fn a_stream_that_breaks_ends_with_the_error_and_without_done() {
     assert!(last["error"]["message"].is_string(), "{last}");
     assert_eq!(last["error"]["type"], "server_error");
     assert!(!answer.body.contains("[DONE]"));
+}
+
+#[tokio::test]
+async fn special_tokens_and_the_stop_are_shown_to_those_who_ask() {
+    let server = server(&[HELLO, END, WORLD]).await;
+    let content = |answer: Value| answer["choices"][0]["message"]["content"].clone();
+    let shown = json!({ "max_tokens": 3, "ignore_eos": true, "skip_special_tokens": false });
+    assert_eq!(content(server.chat(shown).await.ok()), "Hello<|im_end|> world");
+    let kept = json!({ "ignore_eos": true, "stop": "wor", "include_stop_str_in_output": true });
+    assert_eq!(content(server.chat(kept).await.ok()), "Hello wor");
 }

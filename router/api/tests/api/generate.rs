@@ -188,8 +188,6 @@ async fn what_is_not_served_is_refused_by_name() {
         ("watermark", json!(true)),
         ("grammar", json!({ "type": "regex", "value": "a" })),
         ("adapter_id", json!("mine")),
-        ("typical_p", json!(0.5)),
-        ("frequency_penalty", json!(0.5)),
     ] {
         let answer = server.generate("a", json!({ name: value })).await;
         assert_eq!(answer.status, 422);

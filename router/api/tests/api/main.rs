@@ -8,6 +8,7 @@ mod chat_completions;
 mod completions;
 mod equality;
 mod errors;
+mod fields;
 mod generate;
 mod generate_stream;
 mod health;

@@ -170,6 +170,12 @@ impl Answer {
         self.json()
     }
 
+    /// What an error says, in either dialect's shape.
+    pub(crate) fn message(&self) -> String {
+        let error = &self.json()["error"];
+        error.as_str().or_else(|| error["message"].as_str()).unwrap().to_owned()
+    }
+
     /// The events of a stream, comments left out, `[DONE]` as a string.
     pub(crate) fn events(&self) -> Vec<Value> {
         let blocks = self.body.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
