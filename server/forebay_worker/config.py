@@ -23,6 +23,8 @@ class WorkerConfig:
     incarnation: int
     rank: int = 0
     world_size: int = 1
+    num_replicas: int = 1
+    """Groups on this machine; they share what memory is available."""
     num_threads: int | None = None
     """Threads for kernels; None: cores available to the process divided by world_size, at least 1."""
     dtype: str | None = None
@@ -36,7 +38,7 @@ class WorkerConfig:
     max_total_tokens: int | None = None
     """The operator's bound on one sequence; the model's max_position_embeddings bounds it too."""
     kv_cache_bytes: int | None = None
-    """Of this shard; None: min(40% of available memory, room for 32 x max_total_tokens)."""
+    """Of this shard; None: min(its part of 40% of available memory, room for 32 x max_total_tokens)."""
     kv_cache_tokens: int | None = None
     """The cache's size in tokens, in place of bytes; rounded up to whole blocks."""
     max_run_ahead: int = 3
@@ -50,7 +52,7 @@ class WorkerConfig:
             raise ValueError(f"rank is `{self.rank}`, expected 0 to {self.world_size - 1}")
         if not 0 <= self.max_run_ahead <= 3:
             raise ValueError(f"max_run_ahead is `{self.max_run_ahead}`, expected 0 to 3")
-        for name in ("block_size", "max_sequences", "max_plan_tokens", "world_size"):
+        for name in ("block_size", "max_sequences", "max_plan_tokens", "world_size", "num_replicas"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is `{getattr(self, name)}`, expected at least 1")
         if self.kv_cache_bytes is not None and self.kv_cache_tokens is not None:

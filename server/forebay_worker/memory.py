@@ -11,7 +11,7 @@ from forebay_worker.kv_cache import block_bytes
 from forebay_worker.models.spec import DecoderSpec
 
 AVAILABLE_PERCENT = 40
-"""Of available memory, all shards together: activations and other programs need the rest."""
+"""Of available memory, all shards of all replicas together: activations and other programs need the rest."""
 
 MAX_FULL_SEQUENCES = 32
 """More cache than that many sequences of full length seldom helps, and reserving it can alarm an operator."""
@@ -37,7 +37,8 @@ def choose_num_blocks(
         budget, origin = num_blocks * one_block, "kv_cache_tokens"
     else:
         available = available_memory(torch.device(config.device)) if available_bytes is None else available_bytes
-        budget, origin = available * AVAILABLE_PERCENT // 100 // config.world_size, "available memory"
+        shares = config.world_size * config.num_replicas
+        budget, origin = available * AVAILABLE_PERCENT // 100 // shares, "available memory"
         num_blocks = min(budget // one_block, MAX_FULL_SEQUENCES * sequence_blocks + 1)
     needed = 1 + (sequence_blocks if config.max_total_tokens is not None else 1)
     if num_blocks < needed:

@@ -37,6 +37,11 @@ def test_shards_on_one_machine_share_its_memory():
     assert choose_num_blocks(config, SPEC, torch.float32, 100 * half_block) == 20
 
 
+def test_replicas_on_one_machine_share_its_memory():
+    config = dataclasses.replace(CONFIG, num_replicas=4)
+    assert choose_num_blocks(config, SPEC, torch.float32, 100 * BLOCK) == 10
+
+
 def test_kv_cache_bytes_overrides_what_is_available():
     config = dataclasses.replace(CONFIG, kv_cache_bytes=70 * BLOCK + 1)
     assert choose_num_blocks(config, SPEC, torch.float32, 10 * BLOCK) == 70

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use forebay_scheduler::{Event, Limits, RequestId, Scheduler, StepPlan, SubmitError, Time};
@@ -17,11 +16,12 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::convert::{Answer, plan_to_wire};
 use crate::error::{EngineError, GroupError};
 use crate::group::GroupExit;
-use crate::handle::{Command, EngineConfig, EngineState, Shared, WorkerInfo, unavailable};
+use crate::handle::{Command, EngineConfig, EngineState, WorkerInfo, unavailable};
 use crate::handshake::limits;
 use crate::metrics::{Meters, Method};
 use crate::requests::{Requests, Submission, scheduler_request};
 use crate::shards::{Broken, Shards, exit_words};
+use crate::shared::GroupReport;
 
 /// Commands taken in one turn, so that a flood of submissions cannot keep results waiting.
 const MAX_COMMANDS: usize = 256;
@@ -50,7 +50,7 @@ struct Drain {
 /// Owner of the scheduler and of every request's channel.
 pub(crate) struct Driver {
     pub(crate) config: EngineConfig,
-    shared: Arc<Shared>,
+    report: GroupReport,
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: Vec<Command>,
     /// `None` until the first handshake tells the limits.
@@ -65,11 +65,11 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(config: EngineConfig, shared: Arc<Shared>, commands: mpsc::UnboundedReceiver<Command>) -> Self {
+    pub(crate) fn new(config: EngineConfig, report: GroupReport, commands: mpsc::UnboundedReceiver<Command>) -> Self {
         Self {
             requests: Requests::new(config.max_buffered_events.max(1), Meters::new()),
             config,
-            shared,
+            report,
             commands,
             inbox: Vec::new(),
             scheduler: None,
@@ -143,11 +143,11 @@ impl Driver {
         if !keeps {
             self.requests.fail_all(&EngineError::GroupLost("its workers came back with smaller limits".to_owned()));
             let pool_tokens = u64::from(offered.num_blocks - 1) * u64::from(offered.block_size);
-            self.requests.meters().pool_sized(pool_tokens);
+            self.requests.meters_mut().pool_sized(pool_tokens);
             self.scheduler = Some(Scheduler::new(offered));
-            *self.shared.worker_info.write().unwrap_or_else(PoisonError::into_inner) = Some(info);
+            self.report.set_worker_info(info);
         }
-        self.requests.meters().group_ready();
+        self.requests.meters_mut().group_ready();
         self.set_state(EngineState::Ready);
     }
 
@@ -155,7 +155,7 @@ impl Driver {
     /// them; as long as streams are not resumed, those that began are ended here.)
     pub(crate) fn group_lost(&mut self, reason: &str) {
         self.set_state(EngineState::Restarting(reason.to_owned()));
-        self.requests.meters().group_lost();
+        self.requests.meters_mut().group_lost();
         for method in self.in_flight.drain(..) {
             self.requests.meters().step_failed(method);
         }
@@ -181,7 +181,7 @@ impl Driver {
     /// Moves to `state`, but never away from draining.
     pub(crate) fn set_state(&self, state: EngineState) {
         if self.drain.is_none() {
-            self.shared.state.send_replace(state);
+            self.report.set_state(state);
         }
     }
 
@@ -193,7 +193,7 @@ impl Driver {
         }
         self.end_all();
         self.publish();
-        self.requests.meters().group_gone();
+        self.requests.meters_mut().group_gone();
         for waiter in self.drain.into_iter().flat_map(|drain| drain.waiters) {
             let _ = waiter.send(());
         }
@@ -273,6 +273,10 @@ impl Driver {
 
     fn take_command(&mut self, command: Command) {
         match command {
+            Command::Probe { token_ids, cache_salt, reply } => {
+                let found = self.scheduler.as_ref().map(|known| known.prefix_match_len(&token_ids, cache_salt));
+                let _ = reply.send(found.unwrap_or(0));
+            }
             // A caller that is gone by now has dropped its `Generation`: the cancel follows.
             Command::Submit { submission, reply } => drop(reply.send(self.admit(*submission))),
             Command::Cancel(id) => {
@@ -285,7 +289,7 @@ impl Driver {
     }
 
     fn admit(&mut self, mut submission: Submission) -> Result<(), EngineError> {
-        let state = self.shared.state.borrow().clone();
+        let state = self.report.state();
         let (EngineState::Ready, Some(scheduler)) = (&state, &mut self.scheduler) else {
             return Err(EngineError::Unavailable(unavailable(&state)));
         };
@@ -313,7 +317,7 @@ impl Driver {
     }
 
     fn end_all(&mut self) {
-        let reason = unavailable(&self.shared.state.borrow());
+        let reason = unavailable(&self.report.state());
         for id in self.requests.fail_all(&EngineError::Unavailable(reason)) {
             self.cancel_in_scheduler(id);
         }
@@ -352,11 +356,11 @@ impl Driver {
     }
 
     /// Shows the counts to handles and metrics.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let Some(scheduler) = &self.scheduler else { return };
         let stats = scheduler.stats();
-        self.requests.meters().stats(&stats, scheduler.limits().block_size);
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+        self.requests.meters_mut().stats(&stats, scheduler.limits().block_size);
+        self.report.set_stats(stats);
     }
 
     fn now(&self) -> Time {

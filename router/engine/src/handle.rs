@@ -1,19 +1,23 @@
 //! The engine's public face: submit a request, read its tokens, drop it to cancel.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use forebay_scheduler::{RequestId, Stats};
 use forebay_wire::SamplingParams;
-use tokio::sync::{mpsc, oneshot, watch};
+use futures::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span};
 
+use crate::dispatch::{GroupHandle, Place, choose};
 use crate::driver::Driver;
 use crate::error::EngineError;
 use crate::group::WorkerGroup;
 use crate::requests::{Delivery, Submission};
+use crate::shared::{GroupReport, Shared, all_started, combined};
 
 /// What the operator allows; everything else comes from the workers' handshake.
 #[derive(Debug, Clone)]
@@ -152,28 +156,21 @@ pub enum GenerationEvent {
     Finished(forebay_scheduler::FinishReason),
 }
 
-/// A handle to the driver loop; cheap to clone. When the last handle and the last [`Generation`] are gone, the
-/// driver kills its group and ends.
+/// A handle to the driver loops, one a worker group; cheap to clone. When the last handle and the last [`Generation`]
+/// are gone, the drivers kill their groups and end.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    commands: mpsc::UnboundedSender<Command>,
+    groups: Arc<[Arc<GroupHandle>]>,
     shared: Arc<Shared>,
-}
-
-/// What the driver tells the handles.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) state: watch::Sender<EngineState>,
-    pub(crate) worker_info: RwLock<Option<WorkerInfo>>,
-    pub(crate) stats: Mutex<Stats>,
-    next_id: AtomicU64,
+    next_id: Arc<AtomicU64>,
     max_buffered_events: usize,
 }
 
-/// What the handles ask of the driver. The channel has no bound of its own: each request has at most two commands in
+/// What the handles ask of a driver. The channel has no bound of its own: each request has at most three commands in
 /// it, and what a request costs is bounded by the scheduler's queue and, before that, by the number of callers.
 #[derive(Debug)]
 pub(crate) enum Command {
+    Probe { token_ids: Arc<[u32]>, cache_salt: u64, reply: oneshot::Sender<u32> },
     Submit { submission: Box<Submission>, reply: oneshot::Sender<Result<(), EngineError>> },
     Cancel(RequestId),
     Drain { deadline: Duration, done: oneshot::Sender<()> },
@@ -183,92 +180,105 @@ impl Engine {
     /// Starts the driver loop over a group. Returns at once; [`Engine::state`] tells when it is ready.
     /// Must be called within a tokio runtime, after the metrics recorder is installed.
     pub fn start(config: EngineConfig, group: impl WorkerGroup) -> Self {
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            state: watch::Sender::new(EngineState::Starting),
-            worker_info: RwLock::default(),
-            stats: Mutex::default(),
-            next_id: AtomicU64::new(0),
-            max_buffered_events: config.max_buffered_events.max(1),
-        });
-        let driver = Driver::new(config, Arc::clone(&shared), receiver);
-        tokio::spawn(crate::lifecycle::run(group, driver, Arc::clone(&shared)));
-        Self { commands, shared }
+        Self::start_replicas([(config, group)])
+    }
+
+    /// The same over several groups that hold the same model, with a scheduler each.
+    pub fn start_replicas<G: WorkerGroup>(replicas: impl IntoIterator<Item = (EngineConfig, G)>) -> Self {
+        let replicas: Vec<_> = replicas.into_iter().collect();
+        let shared = Arc::new(Shared::new(replicas.len()));
+        let max_buffered_events =
+            replicas.iter().map(|(config, _)| config.max_buffered_events).min().unwrap_or(0).max(1);
+        let is_alone = replicas.len() == 1;
+        let start = |(replica, (config, group))| {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let report = GroupReport::new(Arc::clone(&shared), replica);
+            let driver = Driver::new(config, report.clone(), receiver);
+            let span = if is_alone { Span::none() } else { tracing::info_span!("group", replica) };
+            tokio::spawn(crate::lifecycle::run(group, driver, report).instrument(span));
+            Arc::new(GroupHandle::new(commands))
+        };
+        let groups = replicas.into_iter().enumerate().map(start).collect();
+        Self { groups, shared, next_id: Arc::default(), max_buffered_events }
     }
 
     /// Enters a request. An error here is known before any stream begins.
     pub async fn submit(&self, request: EngineRequest) -> Result<Generation, EngineError> {
         self.check(&request)?;
-        let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let place = choose(&self.groups, &self.shared.group_states(), &request).await;
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         // One place more than events may wait: the end of the stream always fits.
-        let (sender, events) = mpsc::channel(self.shared.max_buffered_events + 1);
+        let (sender, events) = mpsc::channel(self.max_buffered_events + 1);
         let (reply, answer) = oneshot::channel();
         let submission = Box::new(Submission { id, request, events: sender });
-        self.commands.send(Command::Submit { submission, reply }).map_err(|_| self.gone())?;
+        place.send(Command::Submit { submission, reply }).map_err(|_| self.gone())?;
         // From here on the driver may hold it: dropping this future must cancel it.
-        let mut generation = Generation { id, events, commands: self.commands.clone(), ended: false };
+        let mut generation = Generation { id, events, place, ended: false };
         let answer = answer.await.unwrap_or_else(|_| Err(self.gone()));
         generation.ended = answer.is_err();
         answer.map(|()| generation)
     }
 
-    /// Whether requests can be served now.
+    /// Whether requests can be served now: the best of the groups' states, or that it drains.
     pub fn state(&self) -> EngineState {
-        self.shared.state.borrow().clone()
+        self.shared.state()
     }
 
     /// Resolves when the state is no longer equal to `seen`.
     pub async fn state_changed(&self, seen: &EngineState) -> EngineState {
-        let mut states = self.shared.state.subscribe();
-        match states.wait_for(|state| state != seen).await {
-            Ok(state) => state.clone(),
-            // Cannot be: `self` holds the sender.
-            Err(_) => std::future::pending().await,
-        }
+        self.shared.wait_for(|states| Some(combined(states)).filter(|state| *state != seen).cloned()).await
     }
 
-    /// What the workers said; `None` until first ready.
+    /// Resolves when every group is through its first start; an error says why one of them failed.
+    pub async fn all_started(&self) -> Result<(), String> {
+        self.shared.wait_for(all_started).await
+    }
+
+    /// What the workers said, of the group with the least room if there are several; `None` until first ready.
     pub fn worker_info(&self) -> Option<WorkerInfo> {
-        self.shared.worker_info.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.with_worker_info(|info| info.map(ToOwned::to_owned))
     }
 
-    /// The scheduler's counts, as of the last step.
+    /// The schedulers' counts, as of their last steps, summed.
     pub fn stats(&self) -> Stats {
-        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.stats()
     }
 
-    /// Takes nothing new, lets what runs finish until `deadline`, ends the rest with an error, then stops the group.
+    /// Takes nothing new, lets what runs finish until `deadline`, ends the rest with an error, then stops the groups.
     /// Goes on when the future is dropped.
     pub async fn drain(&self, deadline: Duration) {
-        let (done, drained) = oneshot::channel();
-        // A driver that is gone has nothing left to drain.
-        if self.commands.send(Command::Drain { deadline, done }).is_ok() {
-            let _ = drained.await;
-        }
+        let drained = self.groups.iter().filter_map(|group| {
+            let (done, drained) = oneshot::channel();
+            // A driver that is gone has nothing left to drain.
+            group.send(Command::Drain { deadline, done }).ok().map(|()| drained)
+        });
+        join_all(drained.collect::<Vec<_>>()).await;
     }
 
     /// What can be refused without the driver, so that its loop never reads a prompt.
     fn check(&self, request: &EngineRequest) -> Result<(), EngineError> {
-        let info = self.shared.worker_info.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(info) = info.as_ref() else { return Err(self.gone()) };
-        if let Some(id) = request.token_ids.iter().find(|id| **id >= info.vocab_size) {
-            let vocab_size = info.vocab_size;
-            return Err(EngineError::Invalid(format!("token id `{id}` is outside the vocabulary of `{vocab_size}`")));
-        }
-        let needs = [
-            (request.logprobs, "logprobs"),
-            (request.prompt_logprobs, "prompt_logprobs"),
-            (!request.sampling.grammar_id.is_empty(), "grammar"),
-        ];
-        let missing = needs.into_iter().find(|(asked, name)| *asked && !info.features.iter().any(|have| have == name));
-        match missing {
-            Some((_, name)) => Err(EngineError::Invalid(format!("this worker does not offer `{name}`"))),
-            None => Ok(()),
-        }
+        self.shared.with_worker_info(|info| info.map_or_else(|| Err(self.gone()), |info| check(request, info)))
     }
 
     fn gone(&self) -> EngineError {
         EngineError::Unavailable(unavailable(&self.state()))
+    }
+}
+
+fn check(request: &EngineRequest, info: &WorkerInfo) -> Result<(), EngineError> {
+    if let Some(id) = request.token_ids.iter().find(|id| **id >= info.vocab_size) {
+        let vocab_size = info.vocab_size;
+        return Err(EngineError::Invalid(format!("token id `{id}` is outside the vocabulary of `{vocab_size}`")));
+    }
+    let needs = [
+        (request.logprobs, "logprobs"),
+        (request.prompt_logprobs, "prompt_logprobs"),
+        (!request.sampling.grammar_id.is_empty(), "grammar"),
+    ];
+    let missing = needs.into_iter().find(|(asked, name)| *asked && !info.features.iter().any(|have| have == name));
+    match missing {
+        Some((_, name)) => Err(EngineError::Invalid(format!("this worker does not offer `{name}`"))),
+        None => Ok(()),
     }
 }
 
@@ -288,7 +298,7 @@ pub(crate) fn unavailable(state: &EngineState) -> String {
 pub struct Generation {
     id: RequestId,
     events: mpsc::Receiver<Delivery>,
-    commands: mpsc::UnboundedSender<Command>,
+    place: Place,
     ended: bool,
 }
 
@@ -314,7 +324,7 @@ impl Drop for Generation {
     fn drop(&mut self) {
         if !self.ended {
             // An engine that is gone holds nothing to cancel.
-            let _ = self.commands.send(Command::Cancel(self.id));
+            let _ = self.place.send(Command::Cancel(self.id));
         }
     }
 }

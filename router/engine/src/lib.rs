@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod convert;
+mod dispatch;
 mod driver;
 mod error;
 #[cfg(feature = "fake-worker")]
@@ -13,6 +14,7 @@ mod lifecycle;
 mod metrics;
 mod requests;
 mod shards;
+mod shared;
 
 pub use error::{EngineError, GroupError};
 /// How a generation ends, and the scheduler's counts; users of the engine need no other of its types.

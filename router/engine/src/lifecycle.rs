@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -15,8 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::driver::{Driver, EXIT_GRACE, Served};
 use crate::error::GroupError;
 use crate::group::WorkerGroup;
-use crate::handle::{EngineConfig, EngineState, Shared, WorkerInfo};
+use crate::handle::{EngineConfig, EngineState, WorkerInfo};
 use crate::shards::{Shards, exit_words};
+use crate::shared::GroupReport;
 
 /// The first pause before a restart; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -36,11 +36,11 @@ enum Ended {
 }
 
 /// Drives the group until the engine stops or the very first start fails.
-pub(crate) async fn run(group: impl WorkerGroup, driver: Driver, shared: Arc<Shared>) {
+pub(crate) async fn run(group: impl WorkerGroup, driver: Driver, report: GroupReport) {
     if let Err(panic) = AssertUnwindSafe(drive(group, driver)).catch_unwind().await {
         let reason = format!("the engine panicked: {}", panic_words(panic.as_ref()));
         tracing::error!(reason);
-        shared.state.send_replace(EngineState::Failed(reason));
+        report.set_state(EngineState::Failed(reason));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Every metric of the engine: its name, unit and help text, and the handles the driver writes through.
 //!
 //! Names that TGI's dashboards read keep TGI's spelling and meaning; what TGI does not measure is `forebay_*`.
-//! Labels are few and bounded: `method` is `prefill` or `decode`, `state` and `kind` are fixed lists.
+//! Labels are few and bounded: `method` is `prefill` or `decode`, `state` and `kind` are fixed lists. Each group has
+//! `Meters` of its own over the same metrics, so every metric is a sum over all groups.
 
 use std::time::Duration;
 
@@ -74,8 +75,8 @@ fn describe() {
     describe_counter!(SLOW_READERS, Unit::Count, "Requests cancelled because their reader lagged behind");
     describe_counter!(SEQUENCE_ERRORS, Unit::Count, "Sequences that the worker failed alone, by kind");
     describe_counter!(STEP_ERRORS, Unit::Count, "Steps that the worker failed as a whole");
-    describe_gauge!(GROUP_READY, Unit::Count, "1 while the worker group serves, else 0");
-    describe_counter!(GROUP_LOSSES, Unit::Count, "Times the worker group was lost or failed to come back");
+    describe_gauge!(GROUP_READY, Unit::Count, "Worker groups that serve");
+    describe_counter!(GROUP_LOSSES, Unit::Count, "Times a worker group was lost or failed to come back");
 }
 
 /// What a step mostly is; TGI's `method` label.
@@ -85,6 +86,46 @@ pub(crate) enum Method {
     Prefill,
     /// Decodes only.
     Decode,
+}
+
+/// One group's share of a gauge that shows the sum over all groups; it is taken back when dropped.
+struct Share {
+    gauge: Gauge,
+    own: f64,
+}
+
+impl Share {
+    fn new(gauge: Gauge) -> Self {
+        Self { gauge, own: 0.0 }
+    }
+
+    fn set(&mut self, value: f64) {
+        self.gauge.increment(value - self.own);
+        self.own = value;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0.0);
+    }
+}
+
+/// One group's part of a counter, from a total that begins anew with each scheduler.
+struct Tally {
+    counter: Counter,
+    counted: u64,
+}
+
+impl Tally {
+    fn new(counter: Counter) -> Self {
+        Self { counter, counted: 0 }
+    }
+
+    fn advance_to(&mut self, total: u64) {
+        self.counter.increment(total.saturating_sub(self.counted));
+        self.counted = total;
+    }
 }
 
 /// The step metrics of one method.
@@ -116,21 +157,21 @@ impl StepMeters {
 pub(crate) struct Meters {
     prefill: StepMeters,
     decode: StepMeters,
-    queue_size: Gauge,
-    batch_size: Gauge,
-    batch_tokens: Gauge,
-    max_tokens: Gauge,
-    blocks_held: Gauge,
-    blocks_cached: Gauge,
-    blocks_free: Gauge,
-    blocks_fenced: Gauge,
-    plans_in_flight: Gauge,
-    preemptions: Counter,
-    rollbacks: Counter,
-    evictions: Counter,
-    prefix_queried: Counter,
-    prefix_hit: Counter,
-    group_ready: Gauge,
+    queue_size: Share,
+    batch_size: Share,
+    batch_tokens: Share,
+    max_tokens: Share,
+    blocks_held: Share,
+    blocks_cached: Share,
+    blocks_free: Share,
+    blocks_fenced: Share,
+    plans_in_flight: Share,
+    preemptions: Tally,
+    rollbacks: Tally,
+    evictions: Tally,
+    prefix_queried: Tally,
+    prefix_hit: Tally,
+    group_ready: Share,
     group_losses: Counter,
     step_errors: Counter,
     /// By the wire's `SequenceErrorKind`.
@@ -153,21 +194,21 @@ impl Meters {
         Self {
             prefill: StepMeters::new("prefill"),
             decode: StepMeters::new("decode"),
-            queue_size: gauge!(QUEUE_SIZE),
-            batch_size: gauge!(BATCH_CURRENT_SIZE),
-            batch_tokens: gauge!(BATCH_CURRENT_MAX_TOKENS),
-            max_tokens: gauge!(BATCH_MAX_TOTAL_TOKENS),
-            blocks_held: gauge!(KV_BLOCKS, "state" => "held"),
-            blocks_cached: gauge!(KV_BLOCKS, "state" => "cached"),
-            blocks_free: gauge!(KV_BLOCKS, "state" => "free"),
-            blocks_fenced: gauge!(KV_BLOCKS, "state" => "fenced"),
-            plans_in_flight: gauge!(PLANS_IN_FLIGHT),
-            preemptions: counter!(PREEMPTIONS),
-            rollbacks: counter!(ROLLBACKS),
-            evictions: counter!(EVICTIONS),
-            prefix_queried: counter!(PREFIX_QUERIED),
-            prefix_hit: counter!(PREFIX_HIT),
-            group_ready: gauge!(GROUP_READY),
+            queue_size: Share::new(gauge!(QUEUE_SIZE)),
+            batch_size: Share::new(gauge!(BATCH_CURRENT_SIZE)),
+            batch_tokens: Share::new(gauge!(BATCH_CURRENT_MAX_TOKENS)),
+            max_tokens: Share::new(gauge!(BATCH_MAX_TOTAL_TOKENS)),
+            blocks_held: Share::new(gauge!(KV_BLOCKS, "state" => "held")),
+            blocks_cached: Share::new(gauge!(KV_BLOCKS, "state" => "cached")),
+            blocks_free: Share::new(gauge!(KV_BLOCKS, "state" => "free")),
+            blocks_fenced: Share::new(gauge!(KV_BLOCKS, "state" => "fenced")),
+            plans_in_flight: Share::new(gauge!(PLANS_IN_FLIGHT)),
+            preemptions: Tally::new(counter!(PREEMPTIONS)),
+            rollbacks: Tally::new(counter!(ROLLBACKS)),
+            evictions: Tally::new(counter!(EVICTIONS)),
+            prefix_queried: Tally::new(counter!(PREFIX_QUERIED)),
+            prefix_hit: Tally::new(counter!(PREFIX_HIT)),
+            group_ready: Share::new(gauge!(GROUP_READY)),
             group_losses: counter!(GROUP_LOSSES),
             step_errors: counter!(STEP_ERRORS),
             sequence_errors: ["unspecified", "unsupported", "numerical", "grammar"]
@@ -227,28 +268,28 @@ impl Meters {
     }
 
     /// The pool holds so many tokens.
-    pub(crate) fn pool_sized(&self, pool_tokens: u64) {
+    pub(crate) fn pool_sized(&mut self, pool_tokens: u64) {
         self.max_tokens.set(pool_tokens as f64);
     }
 
     /// The group serves.
-    pub(crate) fn group_ready(&self) {
+    pub(crate) fn group_ready(&mut self) {
         self.group_ready.set(1.0);
     }
 
     /// The group does not serve any more.
-    pub(crate) fn group_gone(&self) {
+    pub(crate) fn group_gone(&mut self) {
         self.group_ready.set(0.0);
     }
 
     /// The group was lost.
-    pub(crate) fn group_lost(&self) {
+    pub(crate) fn group_lost(&mut self) {
         self.group_gone();
         self.group_losses.increment(1);
     }
 
-    /// The scheduler's counts; its totals never fall within one scheduler's life.
-    pub(crate) fn stats(&self, stats: &Stats, block_size: u32) {
+    /// The scheduler's counts; its totals fall only when a new scheduler has taken its place.
+    pub(crate) fn stats(&mut self, stats: &Stats, block_size: u32) {
         self.queue_size.set(f64::from(stats.queued));
         self.batch_size.set(f64::from(stats.running));
         self.batch_tokens.set(f64::from(stats.blocks_held) * f64::from(block_size));
@@ -257,10 +298,10 @@ impl Meters {
         self.blocks_free.set(f64::from(stats.blocks_free));
         self.blocks_fenced.set(f64::from(stats.blocks_fenced));
         self.plans_in_flight.set(f64::from(stats.plans_in_flight));
-        self.preemptions.absolute(stats.preemptions);
-        self.rollbacks.absolute(stats.rollbacks);
-        self.evictions.absolute(stats.evictions);
-        self.prefix_queried.absolute(stats.prefix_queried_tokens);
-        self.prefix_hit.absolute(stats.prefix_hit_tokens);
+        self.preemptions.advance_to(stats.preemptions);
+        self.rollbacks.advance_to(stats.rollbacks);
+        self.evictions.advance_to(stats.evictions);
+        self.prefix_queried.advance_to(stats.prefix_queried_tokens);
+        self.prefix_hit.advance_to(stats.prefix_hit_tokens);
     }
 }

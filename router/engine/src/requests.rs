@@ -83,6 +83,10 @@ impl Requests {
         &self.meters
     }
 
+    pub(crate) fn meters_mut(&mut self) -> &mut Meters {
+        &mut self.meters
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.live.is_empty()
     }

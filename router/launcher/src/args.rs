@@ -91,6 +91,10 @@ pub(crate) struct WorkerArgs {
     /// Processes that share the model by tensor parallelism. 1 if not given.
     #[arg(long, env, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) num_shard: Option<u32>,
+    /// Copies of the model, each with workers, a KV cache and a schedule of its own; a request goes to the one that
+    /// holds the longest part of its prompt, then to the least busy. They share the cores and the memory.
+    #[arg(long, env = "FOREBAY_REPLICAS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) replicas: u32,
     /// Type of the activations (and of weights that are not quantized). The checkpoint's own if not given; float32
     /// for a GGUF file on CPU.
     #[arg(long, env, value_parser = ["float16", "bfloat16", "float32"])]
@@ -108,7 +112,7 @@ pub(crate) struct WorkerArgs {
     /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
     #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
     pub(crate) python: Option<PathBuf>,
-    /// Threads of each worker; the cores available divided by the shards if not given.
+    /// Threads of each worker; the cores available divided by the shards of all replicas if not given.
     #[arg(long, env = "FOREBAY_NUM_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) num_threads: Option<u32>,
     /// Seconds that a model may take to load.
@@ -126,7 +130,7 @@ pub(crate) struct LimitArgs {
     /// Requests that may wait or run at once; further ones are answered 429.
     #[arg(long, env, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_concurrent_requests: u32,
-    /// Prompt tokens that may wait in all; further requests are answered 429.
+    /// Prompt tokens that may wait in each replica; further requests are answered 429.
     #[arg(long, env = "FOREBAY_MAX_QUEUED_TOKENS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_queued_tokens: u64,
     /// Largest `best_of` of a request.
@@ -175,11 +179,11 @@ pub(crate) struct ScheduleArgs {
     /// Tokens a block of KV cache.
     #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) block_size: u32,
-    /// Bytes of KV cache of each shard, as `1073741824` or `1GiB`. 40% of the memory available or room for 32 sequences
-    /// of full length, whichever is less, if not given.
+    /// Bytes of KV cache of each shard, as `1073741824` or `1GiB`. 40% of the memory available, divided among all, or room
+    /// for 32 sequences of full length, whichever is less, if not given.
     #[arg(long, env = "FOREBAY_KV_CACHE_BYTES", value_name = "BYTES", value_parser = crate::settings::parse_bytes, conflicts_with = "kv_cache_tokens")]
     pub(crate) kv_cache_bytes: Option<u64>,
-    /// Size of the KV cache in tokens, instead of bytes.
+    /// Size of the KV cache of each replica in tokens, instead of bytes.
     #[arg(long, env = "FOREBAY_KV_CACHE_TOKENS", value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) kv_cache_tokens: Option<u64>,
 }

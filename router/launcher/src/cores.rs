@@ -12,14 +12,14 @@ pub(crate) fn allowed() -> Vec<usize> {
         .map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|at| set.is_set(*at)).collect())
 }
 
-/// The value of `OMP_PLACES` for one shard, a place a thread. `None` where binding could do harm: when the shards do
-/// not take up all cores, some other server may have chosen the same ones; and a single thread waits for no other.
-pub(crate) fn places(cores: &[usize], rank: u32, num_shard: u32, num_threads: u32) -> Option<String> {
-    let (rank, num_shard, num_threads) = (rank as usize, num_shard as usize, num_threads as usize);
-    if num_threads < 2 || num_shard * num_threads != cores.len() {
+/// The value of `OMP_PLACES` for one of `num_workers` workers (the shards of all replicas), a place a thread. `None`
+/// where binding could do harm: when the workers do not take up all cores, some other server may have chosen the same ones; and a single thread waits for no other.
+pub(crate) fn places(cores: &[usize], worker: u32, num_workers: u32, num_threads: u32) -> Option<String> {
+    let (worker, num_workers, num_threads) = (worker as usize, num_workers as usize, num_threads as usize);
+    if num_threads < 2 || num_workers * num_threads != cores.len() {
         return None;
     }
-    let own = cores.chunks(num_threads).nth(rank)?;
+    let own = cores.chunks(num_threads).nth(worker)?;
     Some(own.iter().map(|core| format!("{{{core}}}")).collect::<Vec<_>>().join(","))
 }
 

@@ -152,10 +152,13 @@ async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedMode
         "model found"
     );
     let text = Arc::new(load_text(&info, settings).await?);
-    let group = ProcessGroup::new(spawner, python, info.path.clone(), settings.workers.clone())
-        .map_err(ServeError::system("cannot start workers"))?;
     let config = EngineConfig { tokenizer_vocab_size: text.tokenizer.vocab_size(), ..settings.engine.clone() };
-    let engine = Engine::start(config, group);
+    let replicas = (0..settings.workers.num_replicas).map(|replica| {
+        let (path, workers) = (info.path.clone(), settings.workers.clone());
+        Ok((config.clone(), ProcessGroup::new(spawner.clone(), python.clone(), path, workers, replica)?))
+    });
+    let replicas: Vec<_> = replicas.collect::<io::Result<_>>().map_err(ServeError::system("cannot start workers"))?;
+    let engine = Engine::start_replicas(replicas);
     let model = ServedModel {
         id: info.model_id,
         sha: info.revision,
@@ -165,7 +168,7 @@ async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedMode
     };
     // This is the only model that the state is ever given.
     let _ = state.serve(model.clone());
-    until_ready(&engine).await?;
+    engine.all_started().await.map_err(ServeError::Engine)?;
     Ok(model)
 }
 
@@ -177,17 +180,6 @@ async fn load_text(info: &ModelInfo, settings: &Settings) -> Result<ModelText, S
         .map_err(Into::into)
 }
 
-async fn until_ready(engine: &Engine) -> Result<(), ServeError> {
-    let mut state = engine.state();
-    loop {
-        match state {
-            EngineState::Ready => return Ok(()),
-            EngineState::Failed(reason) => return Err(ServeError::Engine(reason)),
-            other => state = engine.state_changed(&other).await,
-        }
-    }
-}
-
 /// Until a signal, or until the workers will not come back.
 async fn run(
     model: &ServedModel,
@@ -195,7 +187,7 @@ async fn run(
     address: SocketAddr,
     signals: &mut Signals,
 ) -> Result<(), ServeError> {
-    log_ready(model, address);
+    log_ready(model, settings.workers.num_replicas, address);
     let engine = &model.engine;
     tokio::select! {
         reason = failure(engine) => Err(ServeError::Engine(reason)),
@@ -217,13 +209,14 @@ async fn failure(engine: &Engine) -> String {
     }
 }
 
-fn log_ready(model: &ServedModel, address: SocketAddr) {
+fn log_ready(model: &ServedModel, num_replicas: u32, address: SocketAddr) {
     if let Some(info) = model.engine.worker_info() {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             model = model.id,
             revision = model.sha,
             device = info.device,
+            replicas = num_replicas,
             shards = info.world_size,
             dtype = info.dtype,
             kv_cache_dtype = info.kv_cache_dtype,

@@ -88,6 +88,7 @@ fn list_refusals(remarks: &[Remark]) -> String {
 /// What all shards of a group are told alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkerSettings {
+    pub(crate) num_replicas: u32,
     pub(crate) num_shard: u32,
     pub(crate) num_threads: u32,
     pub(crate) dtype: Option<String>,
@@ -214,9 +215,11 @@ fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
     let num_shard = num_shard(&args.workers)?;
     let (max_sequences, max_plan_tokens) = batch_bounds(&args.schedule, args.limits.max_concurrent_requests)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u32;
+    let num_replicas = args.workers.replicas;
     Ok(WorkerSettings {
+        num_replicas,
         num_shard,
-        num_threads: args.workers.num_threads.unwrap_or((cores / num_shard).max(1)),
+        num_threads: args.workers.num_threads.unwrap_or((cores / num_shard / num_replicas).max(1)),
         dtype: args.workers.dtype.clone(),
         kv_cache_dtype: args.workers.kv_cache_dtype.clone(),
         device: args.workers.device.clone(),

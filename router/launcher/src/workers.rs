@@ -48,6 +48,7 @@ struct WorkerConfig<'a> {
     incarnation: u64,
     rank: u32,
     world_size: u32,
+    num_replicas: u32,
     num_threads: u32,
     dtype: Option<&'a str>,
     kv_cache_dtype: Option<&'a str>,
@@ -70,6 +71,7 @@ pub(crate) struct ProcessGroup {
     python: PathBuf,
     model_path: PathBuf,
     settings: WorkerSettings,
+    replica: u32,
     folder: RunFolder,
     shards: Vec<Shard>,
 }
@@ -93,9 +95,10 @@ impl ProcessGroup {
         python: PathBuf,
         model_path: PathBuf,
         settings: WorkerSettings,
+        replica: u32,
     ) -> io::Result<Self> {
         let folder = RunFolder::create()?;
-        Ok(Self { spawner, python, model_path, settings, folder, shards: Vec::new() })
+        Ok(Self { spawner, python, model_path, settings, replica, folder, shards: Vec::new() })
     }
 
     fn command(&self, rank: u32) -> Command {
@@ -108,9 +111,10 @@ impl ProcessGroup {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let WorkerSettings { num_shard, num_threads, .. } = self.settings;
+        let WorkerSettings { num_replicas, num_shard, num_threads, .. } = self.settings;
+        let worker = self.replica * num_shard + rank;
         if !BINDING.iter().any(|variable| std::env::var_os(variable).is_some())
-            && let Some(places) = cores::places(&cores::allowed(), rank, num_shard, num_threads)
+            && let Some(places) = cores::places(&cores::allowed(), worker, num_replicas * num_shard, num_threads)
         {
             command.env("OMP_PLACES", places).env("OMP_PROC_BIND", "true");
         }
@@ -129,6 +133,7 @@ impl ProcessGroup {
             incarnation,
             rank,
             world_size: settings.num_shard,
+            num_replicas: settings.num_replicas,
             num_threads: settings.num_threads,
             dtype: settings.dtype.as_deref(),
             kv_cache_dtype: settings.kv_cache_dtype.as_deref(),
@@ -146,12 +151,20 @@ impl ProcessGroup {
         Ok(serde_json::to_string(&config)? + "\n")
     }
 
+    /// How the log names a worker.
+    fn log_source(&self, rank: u32) -> String {
+        if self.settings.num_replicas == 1 {
+            return format!("worker {rank}");
+        }
+        format!("worker {rank} of replica {}", self.replica)
+    }
+
     async fn spawn_shards(&mut self, incarnation: u64) -> Result<(), GroupError> {
         for rank in 0..self.settings.num_shard {
             let line = self.config_line(incarnation, rank).map_err(|error| start_error(rank, &error))?;
             let child = self.spawner.spawn(self.command(rank)).await.map_err(|error| start_error(rank, &error))?;
             tracing::debug!(rank, incarnation, pid = child.id(), "worker started");
-            self.shards.push(Shard::watch(child, rank, line));
+            self.shards.push(Shard::watch(child, rank, self.log_source(rank), line));
         }
         Ok(())
     }
@@ -207,11 +220,11 @@ impl WorkerGroup for ProcessGroup {
 
 impl Shard {
     /// Hands the process over to a task that feeds, logs and reaps it.
-    fn watch(mut child: Child, rank: u32, config_line: String) -> Self {
+    fn watch(mut child: Child, rank: u32, log_source: String, config_line: String) -> Self {
         let (exit_sender, exit) = watch::channel(None);
         let (alive, killed) = oneshot::channel();
         let last_lines = LastLines::default();
-        let relays = relay_outputs(&mut child, rank, &last_lines);
+        let relays = relay_outputs(&mut child, log_source, &last_lines);
         let watcher = tokio::spawn(async move {
             let stdin = give_config(child.stdin.take(), config_line).await;
             let reason = reap(child, killed).await;
@@ -258,8 +271,7 @@ fn died_message(exit: &GroupExit, last_lines: &LastLines) -> String {
 }
 
 /// Starts the tasks that log both pipes; resolves when both have ended.
-fn relay_outputs(child: &mut Child, rank: u32, last: &LastLines) -> impl Future<Output = ()> + Send + 'static {
-    let source = format!("worker {rank}");
+fn relay_outputs(child: &mut Child, source: String, last: &LastLines) -> impl Future<Output = ()> + Send + 'static {
     let out = child.stdout.take().map(|pipe| tokio::spawn(relay(pipe, source.clone(), last.clone())));
     let err = child.stderr.take().map(|pipe| tokio::spawn(relay(pipe, source, last.clone())));
     async move {

@@ -91,6 +91,11 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Nobody runs, waits or holds a block.
 pub(crate) async fn idle(engine: &Engine) {
+    idle_of(engine, 1).await;
+}
+
+/// The same of several groups.
+pub(crate) async fn idle_of(engine: &Engine, num_groups: u32) {
     eventually("nothing is held", || {
         let stats = engine.stats();
         let FakeSizes { num_blocks, .. } = FakeSizes::default();
@@ -99,7 +104,7 @@ pub(crate) async fn idle(engine: &Engine) {
             && stats.blocks_held == 0
             && stats.plans_in_flight == 0
             && stats.blocks_fenced == 0
-            && stats.blocks_free + stats.blocks_cached == num_blocks - 1
+            && stats.blocks_free + stats.blocks_cached == num_groups * (num_blocks - 1)
     })
     .await;
 }

@@ -102,6 +102,16 @@ fn sharded_and_the_number_of_shards_agree() {
 }
 
 #[test]
+fn replicas_and_shards_share_the_cores() {
+    let threads = |words: &[&str]| settings(words).unwrap().workers.num_threads;
+    let cores = threads(&[]);
+    assert_eq!(threads(&["--replicas", "2"]), (cores / 2).max(1));
+    assert_eq!(threads(&["--replicas", "2", "--num-shard", "3"]), (cores / 6).max(1));
+    assert_eq!(threads(&["--replicas", "256", "--num-shard", "1024"]), 1);
+    assert_eq!(threads(&["--replicas", "2", "--num-threads", "7"]), 7);
+}
+
+#[test]
 fn a_step_holds_at_least_one_token_of_each_sequence() {
     let bounds = |words: &[&str]| {
         let workers = settings(words).unwrap().workers;
