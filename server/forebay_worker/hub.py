@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import tempfile
@@ -46,6 +47,8 @@ TEXT_FILES = (
     "chat_template.json",
     INDEX_NAME,
 )
+
+OLD_TOKEN_VARIABLE = "HF_API_TOKEN"
 
 HUB_ID = re.compile(r"[^\W_][\w.-]*(/[^\W_][\w.-]*)?", re.ASCII)
 SHARD_NAME = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -157,8 +160,9 @@ def _from_hub(repo: str, revision: str | None, cache_dir: Path | None) -> Resolv
     import huggingface_hub
     from huggingface_hub import errors
 
+    token = _token()
     try:
-        names = huggingface_hub.list_repo_files(repo, revision=revision)
+        names = huggingface_hub.list_repo_files(repo, revision=revision, token=token)
     except errors.RepositoryNotFoundError as error:
         raise ModelRefusedError(
             f"`{repo}` is neither a path on this machine nor a model of the hub that this token may read"
@@ -170,9 +174,16 @@ def _from_hub(repo: str, revision: str | None, cache_dir: Path | None) -> Resolv
     except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # the hub is out of reach
         return ResolvedModel(repo, *_from_cache(repo, revision, cache_dir, error))
     folder = huggingface_hub.snapshot_download(
-        repo, revision=revision, cache_dir=cache_dir, allow_patterns=files_to_fetch(repo, names)
+        repo, revision=revision, cache_dir=cache_dir, token=token, allow_patterns=files_to_fetch(repo, names)
     )
     return ResolvedModel(repo, servable_path(Path(folder)), Path(folder).name)
+
+
+def _token() -> str | None:
+    """The hub's token under the name that TGI's router read; None leaves the newer names to the library."""
+    import huggingface_hub
+
+    return None if huggingface_hub.get_token() else os.environ.get(OLD_TOKEN_VARIABLE) or None
 
 
 def _from_cache(repo: str, revision: str | None, cache_dir: Path | None, cause: Exception) -> tuple[Path, str]:
