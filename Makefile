@@ -80,7 +80,7 @@ truth: dev ## the model's output against transformers and llama.cpp (minutes)
 	$(PY) tools/check_sampling.py
 
 .PHONY: tokenizers
-tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (two minutes)
+tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (minutes)
 	$(PY) tools/check_tokenizer.py --all-pre
 
 .PHONY: soak

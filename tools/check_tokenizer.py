@@ -19,7 +19,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gguf
 
 DEFAULT_PRE = ("smollm", "gpt-2", "llama-bpe", "qwen2", "smaug-bpe", "deepseek-v3", "gpt-4o", "tekken")
 WIDTH = 32
@@ -131,7 +134,6 @@ def gguf_string(text: str) -> bytes:
 def write_small_model(source: Path, target: Path) -> None:
     """A GGUF with the tokenizer of `source` and a model of one tiny layer; `general.name` leaves room to patch."""
     import gguf
-    import numpy as np
 
     fields = gguf.GGUFReader(source).fields
     writer = gguf.GGUFWriter(target, "llama")
@@ -147,13 +149,44 @@ def write_small_model(source: Path, target: Path) -> None:
         if key.startswith("tokenizer.ggml."):
             value = field.contents()
             add.get(type(value), writer.add_uint32)(key, value)
+    add_tiny_layer(writer, len(fields["tokenizer.ggml.tokens"].data))
+
+
+def write_spm_model(target: Path, strings: list[str], *, add_space_prefix: bool) -> None:
+    """A GGUF with a SentencePiece vocabulary learnt from the strings, byte tokens and marked ones; scores repeat."""
+    import gguf
+    import tokenizers
+
+    trained = tokenizers.SentencePieceBPETokenizer()
+    trained.train_from_iterator(strings, vocab_size=3000, show_progress=False)
+    learnt = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    kinds = gguf.TokenType
+    rows = [("<unk>", kinds.UNKNOWN, 0.0), ("<s>", kinds.CONTROL, 0.0), ("</s>", kinds.CONTROL, 0.0)]
+    rows += [(f"<0x{byte:02X}>", kinds.BYTE, 0.0) for byte in range(256)]
+    rows += [("<|im_start|>", kinds.CONTROL, 0.0), ("<|im_end|>", kinds.CONTROL, 0.0)]
+    rows += [("<repo_name>", kinds.USER_DEFINED, 0.0)]
+    taken = {token for token, _, _ in rows}
+    rows += [(token, kinds.NORMAL, -float(rank // 3)) for rank, token in enumerate(learnt) if token not in taken]
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([token for token, _, _ in rows])
+    writer.add_token_types([kind for _, kind, _ in rows])
+    writer.add_token_scores([score for _, _, score in rows])
+    writer.add_add_space_prefix(add_space_prefix)
+    writer.add_add_eos_token(not add_space_prefix)
+    add_tiny_layer(writer, len(rows))
+
+
+def add_tiny_layer(writer: "gguf.GGUFWriter", num_tokens: int) -> None:
+    """The rest of a model, and the file."""
+    import numpy as np
+
     writer.add_context_length(64)
     writer.add_block_count(1)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(WIDTH)
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
-    num_tokens = len(fields["tokenizer.ggml.tokens"].data)
     writer.add_tensor("token_embd.weight", np.zeros((num_tokens, WIDTH), np.float16))
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
@@ -209,8 +242,9 @@ def llama_ids(gguf: Path, strings: list[str]) -> list[list[int]] | None:
     lines = "".join(json.dumps(text) + "\n" for text in strings)
     command = [sys.executable, __file__, "--oracle", str(gguf)]
     done = subprocess.run(command, input=lines.encode(), capture_output=True, timeout=ORACLE_TIMEOUT_S, check=False)
-    ids = [json.loads(line) for line in done.stdout.splitlines()]
-    return ids if done.returncode == 0 and len(ids) == len(strings) else None
+    if done.returncode != 0:
+        return None
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def our_ids(command: list[str], strings: list[str]) -> list[list[int]]:
@@ -250,7 +284,7 @@ def main() -> int:
         serve_oracle(args.oracle)
     cargo = ["cargo", "run", "--quiet", "--package", "forebay-text", "--example", "tokenize", "--"]
     binary = [args.binary] if args.binary else cargo
-    names = args.pre
+    names = list(args.pre)
     if args.all_pre:
         names = json.loads(subprocess.run([*binary, "--pre-tokenizers"], stdout=subprocess.PIPE, check=True).stdout)
     strings = make_strings(args.strings, args.seed)
@@ -262,8 +296,14 @@ def main() -> int:
             write_with_pre(small, copy, pre)
             if not compare(copy, binary, strings, pre):
                 failed.append(pre)
+        for prefix in (True, False):
+            label = f"SentencePiece, space prefix {prefix}"
+            write_spm_model(copy, strings, add_space_prefix=prefix)
+            names.append(label)
+            if not compare(copy, binary, strings, label):
+                failed.append(label)
     print(
-        f"{len(names) - len(failed)} of {len(names)} pre-tokenizers equal llama.cpp's"
+        f"{len(names) - len(failed)} of {len(names)} tokenizers equal llama.cpp's"
         + "".join(f", not {pre}" for pre in failed)
     )
     return 1 if failed else 0

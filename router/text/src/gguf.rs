@@ -26,7 +26,8 @@ pub(crate) enum Value {
     String(String),
     Strings(Vec<String>),
     Ints(Vec<i64>),
-    /// A kind that no caller needs (arrays of floats, bools or arrays, integers beyond i64).
+    Floats(Vec<f32>),
+    /// A kind that no caller needs (arrays of doubles, bools or arrays, integers beyond i64).
     Other,
 }
 
@@ -78,6 +79,12 @@ impl Metadata {
     pub(crate) fn ints(&self, key: &str) -> Result<Option<&[i64]>, TextError> {
         self.typed(key, "an array of integers", |value| {
             if let Value::Ints(items) = value { Some(items.as_slice()) } else { None }
+        })
+    }
+
+    pub(crate) fn floats(&self, key: &str) -> Result<Option<&[f32]>, TextError> {
+        self.typed(key, "an array of 32-bit floats", |value| {
+            if let Value::Floats(items) = value { Some(items.as_slice()) } else { None }
         })
     }
 
@@ -215,6 +222,13 @@ impl<R: Read + Seek> Reader<R> {
                     items.push(item.ok_or_else(|| format!("element {index} exceeds the range of a signed integer"))?);
                 }
                 Ok(Value::Ints(items))
+            }
+            Kind::Float(4) => {
+                let mut items = Vec::with_capacity(len);
+                for _ in 0..len {
+                    items.push(f32::from_le_bytes(self.bytes()?));
+                }
+                Ok(Value::Floats(items))
             }
             Kind::Float(_) | Kind::Bool | Kind::Array => {
                 self.skip_items(kind, len as u64, 1)?;

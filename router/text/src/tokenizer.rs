@@ -8,6 +8,7 @@ mod decoder;
 mod from_gguf;
 mod pieces;
 mod pre;
+mod spm;
 mod words;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ use crate::gguf::Metadata;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
 use pieces::Pieces;
+use spm::Spm;
 use words::Words;
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
@@ -36,12 +38,19 @@ pub struct Tokenizer {
 
 /// Encoding without the crate's pre-tokenizer and post-processor.
 struct ByHand {
-    words: Words,
+    method: Method,
     /// Ids around a text that asks for special tokens.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     /// Whether offsets are ours too: the post-processor of a `tokenizer.json` has its own ideas of them.
     offsets: bool,
+}
+
+/// How the text between added tokens is encoded.
+enum Method {
+    /// Cut into words, of which each is merged.
+    Words(Words),
+    Spm(Spm),
 }
 
 /// An encoded text.
@@ -88,7 +97,7 @@ impl Tokenizer {
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
         let by_hand = Words::from_json(&json).and_then(|words| {
             let (prefix, suffix) = added_around(&inner)?;
-            Some(ByHand { words, prefix, suffix, offsets: false })
+            Some(ByHand { method: Method::Words(words), prefix, suffix, offsets: false })
         });
         Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None })
     }
@@ -147,41 +156,54 @@ impl Tokenizer {
         if add_special {
             result.push_all(&by_hand.prefix, &(0..0));
         }
-        self.encode_words(&by_hand.words, text, &mut result)?;
+        self.encode_pieces(&by_hand.method, text, &mut result)?;
         if add_special {
             result.push_all(&by_hand.suffix, &(text.len()..text.len()));
         }
         Ok(result)
     }
 
-    /// Byte-level encoding: added tokens are taken out, the rest is cut into words, each word is merged.
-    fn encode_words(&self, words: &Words, text: &str, result: &mut Encoding) -> tokenizers::Result<()> {
+    /// Added tokens are taken out, what lies between is encoded.
+    fn encode_pieces(&self, method: &Method, text: &str, result: &mut Encoding) -> tokenizers::Result<()> {
         let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
-        let mut symbols = String::new();
+        let mut after_added = true;
         for (piece, (start, end), tokens) in added.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            if let Some(tokens) = tokens {
-                for token in tokens {
-                    result.push(token.id, start..end);
-                }
-                continue;
+            match (tokens, method) {
+                (Some(tokens), _) => tokens.iter().for_each(|token| result.push(token.id, start..end)),
+                (None, Method::Words(words)) => self.encode_words(words, text, piece, start, result)?,
+                (None, Method::Spm(spm)) => spm.encode(piece, after_added, |id, range| {
+                    result.push(id, start + range.start..start + range.end);
+                }),
             }
-            let mut at = start;
-            words.cut(piece, |word| {
-                symbols.clear();
-                symbols.extend(word.bytes().map(byte_level::symbol));
-                for token in self.inner.get_model().tokenize(&symbols)? {
-                    let known = (token.id as usize) < self.pieces.len();
-                    // An id above the vocabulary stands for one byte that the vocabulary lacks.
-                    let end = at + if known { self.pieces.bytes(token.id).len() } else { 1 };
-                    if known {
-                        result.push(token.id, whole_characters(text, at..end));
-                    }
-                    at = end;
-                }
-                tokenizers::Result::Ok(())
-            })?;
+            after_added = tokens.is_some();
         }
         Ok(())
+    }
+
+    /// Byte-level encoding of a piece of `text` that begins at `start`: cut into words, each merged.
+    fn encode_words(
+        &self,
+        words: &Words,
+        text: &str,
+        piece: &str,
+        start: usize,
+        result: &mut Encoding,
+    ) -> tokenizers::Result<()> {
+        let (mut symbols, mut at) = (String::new(), start);
+        words.cut(piece, |word| {
+            symbols.clear();
+            symbols.extend(word.bytes().map(byte_level::symbol));
+            for token in self.inner.get_model().tokenize(&symbols)? {
+                let known = (token.id as usize) < self.pieces.len();
+                // An id above the vocabulary stands for one byte that the vocabulary lacks.
+                let end = at + if known { self.pieces.bytes(token.id).len() } else { 1 };
+                if known {
+                    result.push(token.id, whole_characters(text, at..end));
+                }
+                at = end;
+            }
+            Ok(())
+        })
     }
 
     /// Ids to text in one piece. Bytes that make no character become U+FFFD; ids that no token has are left out.

@@ -12,6 +12,7 @@ use tokenizers::{Decoder, PreTokenizerWrapper};
 
 use super::byte_level;
 use super::pieces::LeadingRule;
+use super::spm::SPACE;
 use crate::error::TextError;
 
 /// The steps that turn a token into bytes.
@@ -49,6 +50,12 @@ impl TokenDecoder {
     /// The decoder of byte-level vocabularies.
     pub(super) fn byte_level() -> Self {
         Self { steps: vec![Step::ByteLevel], leading: LeadingRule::Keep }
+    }
+
+    /// The decoder of `SentencePiece` vocabularies; `prefixed` if encoding puts a space before a text.
+    pub(super) fn spm(prefixed: bool) -> Self {
+        let leading = if prefixed { LeadingRule::strip_spaces(1) } else { LeadingRule::Keep };
+        Self { steps: vec![Step::ByteFallback, Step::Metaspace(SPACE)], leading }
     }
 
     pub(super) fn from_json(json: &Value, path: &Path) -> Result<Self, TextError> {

@@ -1,6 +1,6 @@
 //! A tokenizer from `tokenizer.ggml.*`, giving the ids that llama.cpp gives.
 //!
-//! Byte-level BPE only (`tokenizer.ggml.model` = `gpt2`), cut into words as [`pre`] says.
+//! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`), cut into words as [`pre`] says, and `SentencePiece` (`llama`).
 
 use std::collections::HashMap;
 
@@ -9,9 +9,10 @@ use tokenizers::models::bpe::{BPE, Vocab as Alphabet};
 
 use super::decoder::TokenDecoder;
 use super::pieces::Pieces;
-use super::pre::{self, PreTokenizer};
+use super::pre;
+use super::spm::Spm;
 use super::words::Words;
-use super::{ByHand, Tokenizer, byte_level};
+use super::{ByHand, Method, Tokenizer, byte_level};
 use crate::end_tokens::is_turn_end;
 use crate::error::TextError;
 use crate::gguf::Metadata;
@@ -25,48 +26,103 @@ const USER_DEFINED: i64 = 4;
 /// Builds the tokenizer of a header.
 pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let Some(model) = metadata.string("tokenizer.ggml.model")? else { return Err(TextError::NoTokenizer) };
-    if model != "gpt2" {
-        let (path, what) = (metadata.path().to_owned(), "tokenizer model");
-        return Err(TextError::Unsupported { path, what, name: model.to_owned() });
+    match model {
+        "gpt2" => build_byte_level(metadata),
+        "llama" => build_spm(metadata),
+        _ => {
+            let (path, what) = (metadata.path().to_owned(), "tokenizer model");
+            Err(TextError::Unsupported { path, what, name: model.to_owned() })
+        }
     }
+}
+
+fn build_byte_level(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("(none)");
     let Some(pre) = pre::find(pre) else {
         let known = pre::names().collect::<Vec<_>>().join(", ");
         let hint = "pass a folder that holds a supported `tokenizer.json`";
         return Err(metadata.error(format!("pre-tokenizer `{pre}` is not supported; known are {known}; {hint}")));
     };
+    let words = Words::parse(pre.expressions.iter().copied())
+        .ok_or_else(|| metadata.error("the pre-tokenizer's expressions cannot be read"))?;
     let vocab = Vocab::read(metadata)?;
-    let mut inner = tokenizers::Tokenizer::new(bpe(metadata, &vocab, pre.ignore_merges)?);
-    add_marked_tokens(&mut inner, &vocab).map_err(|error| metadata.error(error.to_string()))?;
-    finish(metadata, inner, &vocab, pre)
+    let model = bpe(metadata, &vocab, pre.ignore_merges)?;
+    let pieces = vocab.pieces(&TokenDecoder::byte_level());
+    let edges = Edges::read(metadata, &vocab, pre.add_bos, [None, None])?;
+    finish(metadata, model, &vocab, pieces, Method::Words(words), edges)
+}
+
+/// Beginning, end and unknown are 1, 2 and 0 where a header does not say, as in llama.cpp.
+fn build_spm(metadata: &Metadata) -> Result<Tokenizer, TextError> {
+    let vocab = Vocab::read(metadata)?;
+    let scores = metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default();
+    if scores.len() != vocab.tokens.len() {
+        let (scores, tokens) = (scores.len(), vocab.tokens.len());
+        return Err(metadata.error(format!("`tokenizer.ggml.scores` has {scores} elements for {tokens} tokens")));
+    }
+    let add_space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let unknown = vocab.id(metadata, "tokenizer.ggml.unknown_token_id")?.unwrap_or(0);
+    let tokens = vocab.tokens.iter().zip(scores).zip(0..).map(|((name, &score), id)| (name.clone(), id, score));
+    let spm = Spm::new(tokens, unknown, add_space_prefix);
+    // The crate looks tokens up and finds the marked ones in text; it merges nothing.
+    let names: Alphabet = vocab.tokens.iter().cloned().zip(0..).collect();
+    let model = BPE::builder().vocab_and_merges(names, Vec::new()).build();
+    let model = model.map_err(|error| metadata.error(error.to_string()))?;
+    let pieces = vocab.pieces(&TokenDecoder::spm(add_space_prefix));
+    let edges = Edges::read(metadata, &vocab, true, [Some(1), Some(2)])?;
+    finish(metadata, model, &vocab, pieces, Method::Spm(spm), edges)
+}
+
+/// The beginning and end tokens, and which of them a text gets.
+#[derive(Clone, Copy)]
+struct Edges {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    prefix: Option<u32>,
+    suffix: Option<u32>,
+}
+
+impl Edges {
+    fn read(
+        metadata: &Metadata,
+        vocab: &Vocab<'_>,
+        add_bos: bool,
+        default_ids: [Option<u32>; 2],
+    ) -> Result<Self, TextError> {
+        let default_ids = default_ids.map(|id| id.filter(|&id| (id as usize) < vocab.tokens.len()));
+        let bos = vocab.id(metadata, "tokenizer.ggml.bos_token_id")?.or(default_ids[0]);
+        let eos = vocab.id(metadata, "tokenizer.ggml.eos_token_id")?.or(default_ids[1]);
+        let edge = |key: &str, default: bool, id: Option<u32>| {
+            let wanted = metadata.bool(key)?;
+            if wanted == Some(true) && id.is_none() {
+                return Err(metadata.error(format!("key `{key}` is true but the header names no such token")));
+            }
+            Ok(id.filter(|_| wanted.unwrap_or(default)))
+        };
+        let prefix = edge("tokenizer.ggml.add_bos_token", add_bos, bos)?;
+        let suffix = edge("tokenizer.ggml.add_eos_token", false, eos)?;
+        Ok(Self { bos, eos, prefix, suffix })
+    }
 }
 
 fn finish(
     metadata: &Metadata,
-    inner: tokenizers::Tokenizer,
+    model: BPE,
     vocab: &Vocab<'_>,
-    pre: &PreTokenizer,
+    pieces: Pieces,
+    method: Method,
+    edges: Edges,
 ) -> Result<Tokenizer, TextError> {
+    let mut inner = tokenizers::Tokenizer::new(model);
+    add_marked_tokens(&mut inner, vocab).map_err(|error| metadata.error(error.to_string()))?;
     let name = |id: Option<u32>| id.map(|id| vocab.tokens[id as usize].clone());
-    let bos = vocab.id(metadata, "tokenizer.ggml.bos_token_id")?;
-    let eos = vocab.id(metadata, "tokenizer.ggml.eos_token_id")?;
-    let edge = |key: &str, default: bool, id: Option<u32>| {
-        let wanted = metadata.bool(key)?;
-        if wanted == Some(true) && id.is_none() {
-            return Err(metadata.error(format!("key `{key}` is true but the header names no such token")));
-        }
-        Ok(id.filter(|_| wanted.unwrap_or(default)))
-    };
-    let words = Words::parse(pre.expressions.iter().copied())
-        .ok_or_else(|| metadata.error("the pre-tokenizer's expressions cannot be read"))?;
     let by_hand = ByHand {
-        words,
-        prefix: edge("tokenizer.ggml.add_bos_token", pre.add_bos, bos)?.into_iter().collect(),
-        suffix: edge("tokenizer.ggml.add_eos_token", false, eos)?.into_iter().collect(),
+        method,
+        prefix: edges.prefix.into_iter().collect(),
+        suffix: edges.suffix.into_iter().collect(),
         offsets: true,
     };
-    let pieces = vocab.pieces();
-    Ok(Tokenizer { inner, pieces, by_hand: Some(by_hand), bos_token: name(bos), eos_token: name(eos) })
+    Ok(Tokenizer { inner, pieces, by_hand: Some(by_hand), bos_token: name(edges.bos), eos_token: name(edges.eos) })
 }
 
 /// The tokens of a header with their types.
@@ -107,8 +163,7 @@ impl<'m> Vocab<'m> {
         Ok(id)
     }
 
-    fn pieces(&self) -> Pieces {
-        let decoder = TokenDecoder::byte_level();
+    fn pieces(&self, decoder: &TokenDecoder) -> Pieces {
         let mut pieces = Pieces::new(decoder.leading);
         for (index, token) in self.tokens.iter().enumerate() {
             let marked = matches!(self.kind(index), UNKNOWN | CONTROL | USER_DEFINED);

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -145,8 +146,10 @@ fn each_pre_tokenizer_cuts_as_its_model_was_trained() {
 fn unknown_kinds_are_refused_by_name() {
     let error = gguf(&GgufWriter::tiny("bert-bge")).unwrap_err().to_string();
     assert!(error.contains("pre-tokenizer `bert-bge` is not supported; known are default, gpt-2, "), "{error}");
-    let spm = GgufWriter::new().string("tokenizer.ggml.model", "llama");
-    assert!(gguf(&spm).unwrap_err().to_string().contains("tokenizer model `llama` is not supported"));
+    for model in ["bert", "rwkv", "plamo2", "t5"] {
+        let error = gguf(&GgufWriter::new().string("tokenizer.ggml.model", model)).unwrap_err().to_string();
+        assert!(error.contains(&format!("tokenizer model `{model}` is not supported")), "{error}");
+    }
     assert!(matches!(gguf(&GgufWriter::new()), Err(TextError::NoTokenizer)));
     let ctc = tiny_with(|json| json["decoder"] = json!({"type": "CTC"}));
     assert!(ctc.unwrap_err().to_string().contains("decoder `CTC` is not supported"));
@@ -213,6 +216,89 @@ fn a_broken_header_names_its_key() {
     assert!(gguf(&merges).unwrap_err().to_string().contains("element 0 (`a b`) does not join two tokens to one"));
     let eos = GgufWriter::tiny("smollm").u32("tokenizer.ggml.eot_token_id", 9).u32("x", 1);
     assert!(gguf(&eos).is_ok());
+}
+
+/// Unknown, beginning, end; bytes; then tokens of which some have one score, a user-defined one at the end.
+fn spm_header(tokens: &[(&str, f32)]) -> GgufWriter {
+    let marked = ["<unk>", "<s>", "</s>"].into_iter().map(str::to_owned);
+    let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
+    let names = marked.chain(bytes).chain(tokens.iter().map(|(name, _)| (*name).to_owned()));
+    let names: Vec<String> = names.chain(["<tool>".to_owned()]).collect();
+    let types: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).chain(tokens.iter().map(|_| 1)).chain([4]).collect();
+    let scores: Vec<f32> = [0.0; 259].into_iter().chain(tokens.iter().map(|&(_, score)| score)).chain([0.0]).collect();
+    GgufWriter::new()
+        .string("tokenizer.ggml.model", "llama")
+        .strings("tokenizer.ggml.tokens", &names)
+        .i32s("tokenizer.ggml.token_type", &types)
+        .floats("tokenizer.ggml.scores", &scores)
+}
+
+const SPM_TOKENS: [(&str, f32); 10] = [
+    ("▁", -9.0),
+    ("a", -9.0),
+    ("b", -9.0),
+    ("ab", -2.0),
+    ("ba", -1.0),
+    ("aa", -3.0),
+    ("▁a", -4.0),
+    ("▁▁", -5.0),
+    ("xy", -6.0),
+    ("xyz", -7.0),
+];
+
+#[test]
+fn sentencepiece_joins_the_highest_score_first_and_of_equals_the_leftmost() {
+    let tokenizer = gguf(&spm_header(&SPM_TOKENS)).unwrap();
+    assert_eq!(texts(&tokenizer, "abab"), ["<s>", " a", "ba", "b"]);
+    assert_eq!(texts(&tokenizer, "baaa"), ["<s>", " ", "ba", "aa"]);
+    assert_eq!(texts(&tokenizer, "aaa"), ["<s>", " ", "aa", "a"]);
+    // `x` is no token and yet joins.
+    assert_eq!(texts(&tokenizer, "xyz"), ["<s>", " ", "xyz"]);
+    assert_eq!(tokenizer.encode_ids("", true).unwrap(), [1]);
+}
+
+#[test]
+fn sentencepiece_puts_a_space_before_a_text_and_after_what_is_marked() {
+    let tokenizer = gguf(&spm_header(&SPM_TOKENS)).unwrap();
+    assert_eq!(texts(&tokenizer, "a</s>a<tool>b"), ["<s>", " a", "</s>", " a", "<tool>", " ", "b"]);
+    let plain = spm_header(&SPM_TOKENS)
+        .bool("tokenizer.ggml.add_space_prefix", false)
+        .bool("tokenizer.ggml.add_bos_token", false)
+        .bool("tokenizer.ggml.add_eos_token", true);
+    assert_eq!(texts(&gguf(&plain).unwrap(), "a a"), ["a", " a", "</s>"]);
+}
+
+#[test]
+fn sentencepiece_falls_back_to_bytes_and_never_shows_half_a_character() {
+    let tokenizer = Arc::new(gguf(&spm_header(&SPM_TOKENS)).unwrap());
+    let encoding = tokenizer.encode("a한b", true).unwrap();
+    let names: Vec<u32> = [0xED, 0x95, 0x9C].iter().map(|byte| 3 + byte).collect();
+    assert_eq!(encoding.ids[2..5], names);
+    assert_eq!(encoding.offsets, [0..0, 0..1, 1..4, 1..4, 1..4, 4..5]);
+    assert_eq!(tokenizer.decode(&encoding.ids, true), "a한b");
+    let mut stream = crate::Detokenizer::new(tokenizer, &[], true);
+    let pushed: Vec<String> = encoding.ids.iter().map(|&id| stream.push(id)).collect();
+    assert_eq!(pushed, ["", "a", "", "", "한", "b"]);
+}
+
+#[test]
+fn hostile_texts_take_sentencepiece_time_in_proportion_to_their_length() {
+    let tokenizer = gguf(&spm_header(&SPM_TOKENS)).unwrap();
+    for unit in ["a", " ", "ab", "x", "😀"] {
+        let text = unit.repeat((1 << 17) / unit.len());
+        let start = Instant::now();
+        let ids = tokenizer.encode_ids(&text, true).unwrap();
+        assert_eq!(tokenizer.decode(&ids, true), text, "{unit:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{unit:?}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_sentencepiece_header_without_scores_is_refused() {
+    let header = GgufWriter::new().string("tokenizer.ggml.model", "llama");
+    let header = header.strings("tokenizer.ggml.tokens", &["a".to_owned()]);
+    let error = gguf(&header).unwrap_err().to_string();
+    assert!(error.contains("`tokenizer.ggml.scores` has 0 elements for 1 tokens"), "{error}");
 }
 
 fn llama2() -> Tokenizer {
