@@ -51,6 +51,7 @@ TEXT_FILES = (
 OLD_TOKEN_VARIABLE = "HF_API_TOKEN"
 
 HUB_ID = re.compile(r"[^\W_][\w.-]*(/[^\W_][\w.-]*)?", re.ASCII)
+ADDITIONAL_TEMPLATE = re.compile(r"additional_chat_templates/[^/]+\.jinja")
 SHARD_NAME = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 CHUNK_BYTES = 1 << 20
@@ -215,6 +216,7 @@ def files_to_fetch(repo: str, names: Sequence[str]) -> list[str]:
     """
     top = sorted(name for name in names if "/" not in name)
     texts = [name for name in top if name in TEXT_FILES]
+    texts += sorted(name for name in names if ADDITIONAL_TEMPLATE.fullmatch(name))
     safetensors = [name for name in top if name.endswith(".safetensors")]
     if INDEX_NAME in top:
         return texts + [name for name in safetensors if SHARD_NAME.fullmatch(name)]

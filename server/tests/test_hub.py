@@ -111,6 +111,10 @@ def test_a_hub_model_that_is_not_cached_cannot_be_had_without_a_network(tmp_path
         ),
         (["original/consolidated.00.pth", "model.safetensors"], ["model.safetensors"]),
         (["some.Q4_0.gguf", "README.md"], ["some.Q4_0.gguf"]),
+        (
+            ["model.safetensors", "additional_chat_templates/tool_use.jinja", "additional_chat_templates/x/y.jinja"],
+            ["additional_chat_templates/tool_use.jinja", "model.safetensors"],
+        ),
     ],
 )
 def test_only_what_serving_needs_is_fetched(names, fetched):

@@ -1,5 +1,6 @@
-//! Where a model's templates are written: the first of `chat_template.jinja`, `chat_template.json`,
-//! `tokenizer_config.json` and the GGUF header that has any.
+//! Where a model's templates are written: the first of `chat_template.jinja` (with the named ones of
+//! `additional_chat_templates/` beside it), `chat_template.json`, `tokenizer_config.json` and the GGUF header that has
+//! any.
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use crate::error::TextError;
 use crate::gguf::{self, Metadata};
 use crate::model_text::{TextFiles, read_json, read_text};
 
+const FOLDER: &str = "additional_chat_templates";
 const GGUF_KEY: &str = "tokenizer.chat_template";
 
 /// Template sources by name.
@@ -19,7 +21,9 @@ pub(crate) struct TemplateSources(Vec<(String, String)>);
 impl TemplateSources {
     pub(crate) fn read(files: &TextFiles, config: Option<&Value>, gguf: Option<&Metadata>) -> Result<Self, TextError> {
         if let Some(path) = &files.chat_template_jinja {
-            return Ok(Self(vec![("default".to_owned(), read_text(path)?)]));
+            let mut sources = Self(vec![("default".to_owned(), read_text(path)?)]);
+            sources.add_folder(&path.with_file_name(FOLDER))?;
+            return Ok(sources);
         }
         let json = read_json(files.chat_template_json.as_deref())?;
         let places = [(json.as_ref(), &files.chat_template_json), (config, &files.tokenizer_config)];
@@ -31,6 +35,26 @@ impl TemplateSources {
             }
         }
         Ok(gguf.map(Self::from_gguf).unwrap_or_default())
+    }
+
+    /// `NAME.jinja` is the template `NAME`; a folder that is not there has none.
+    fn add_folder(&mut self, folder: &Path) -> Result<(), TextError> {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(|error| TextError::file(folder, error))? {
+            paths.push(entry.map_err(|error| TextError::file(folder, error))?.path());
+        }
+        paths.sort_unstable();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jinja")) {
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            if self.0.iter().any(|(known, _)| *known == name) {
+                return Err(TextError::file(path, format!("the template `{name}` is also in `chat_template.jinja`")));
+            }
+            self.0.push((name, read_text(path)?));
+        }
+        Ok(())
     }
 
     /// A string, a list of `{name, template}` or an object of templates by name.

@@ -215,6 +215,31 @@ fn named_templates_are_chosen_by_what_the_request_has() {
 }
 
 #[test]
+fn templates_of_the_additional_folder_go_by_their_file_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+    let gguf = GgufWriter::tiny("smollm").write();
+    let files = TextFiles {
+        gguf: Some(gguf.path().to_owned()),
+        chat_template_jinja: Some(folder.path().join("chat_template.jinja")),
+        ..TextFiles::default()
+    };
+    let with_tools = ChatInputs { tools: Some(vec![json!({})]), ..hello() };
+    write("chat_template.jinja", "plain");
+    assert_eq!(select(&load(&files), &with_tools).unwrap(), "plain");
+    std::fs::create_dir(folder.path().join("additional_chat_templates")).unwrap();
+    write("additional_chat_templates/tool_use.jinja", "tools <|im_end|>");
+    write("additional_chat_templates/README.md", "not one");
+    let text = load(&files);
+    assert_eq!(select(&text, &with_tools).unwrap(), "tools <|im_end|>");
+    assert_eq!(select(&text, &ChatInputs { tools: Some(Vec::new()), ..hello() }).unwrap(), "plain");
+    assert_eq!(select(&text, &hello()).unwrap(), "plain");
+    write("additional_chat_templates/default.jinja", "another");
+    let error = ModelText::load(&files).unwrap_err().to_string();
+    assert!(error.contains("the template `default` is also in `chat_template.jinja`"), "{error}");
+}
+
+#[test]
 fn a_template_that_does_not_compile_is_an_error_of_chat_alone() {
     let gguf = GgufWriter::tiny("smollm").string("tokenizer.chat_template", "{% if %}").write();
     let text = load(&TextFiles { gguf: Some(gguf.path().to_owned()), ..TextFiles::default() });
