@@ -31,6 +31,7 @@ pub(crate) fn limits(info: &WorkerInfo, config: &EngineConfig) -> Limits {
         max_sequences: info.max_sequences,
         max_plan_tokens: info.max_plan_tokens,
         run_ahead: info.run_ahead,
+        max_draft_tokens: 0,
         max_queued: config.max_queued,
         max_queued_tokens: config.max_queued_tokens,
         max_total_tokens: info.max_total_tokens,

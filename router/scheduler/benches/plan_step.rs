@@ -39,6 +39,7 @@ impl Bench {
             max_sequences: num_sequences,
             max_plan_tokens: 2_048.max(num_sequences),
             run_ahead: 1,
+            max_draft_tokens: 0,
             max_queued: num_sequences,
             max_queued_tokens: u64::MAX,
             max_total_tokens: 8_192,

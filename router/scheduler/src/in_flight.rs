@@ -36,7 +36,8 @@ pub(crate) struct SentRow {
     /// Whose it is, whatever has become of its tenancy.
     pub(crate) id: RequestId,
     pub(crate) sequence: SequenceRef,
-    pub(crate) samples: bool,
+    /// Tokens that it yields at most; at least one of them, unless it yields none.
+    pub(crate) max_yield: u32,
     pub(crate) num_tokens: u32,
 }
 

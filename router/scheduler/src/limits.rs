@@ -13,6 +13,8 @@ pub struct Limits {
     pub max_plan_tokens: u32,
     /// Plans sent beyond the one whose result is awaited, 0–3.
     pub run_ahead: u32,
+    /// Draft tokens that a decode may compute beside its own; 0 without drafts.
+    pub max_draft_tokens: u32,
     /// Requests that may wait.
     pub max_queued: u32,
     /// Prompt tokens that may wait.

@@ -76,22 +76,45 @@ impl<'a> Planner<'a> {
 
     fn plan_decodes(&mut self) {
         self.num_stalled = 0;
-        let decodes = self.choose_decodes();
+        let (decodes, is_prefilling) = self.choose_decodes();
         self.reserve_blocks(&decodes);
         let block_size = self.scheduler.limits.block_size;
+        // Drafts get what the decodes leave, and a prompt its token before them.
+        let mut drafts_left = self.budget_left.saturating_sub(decodes.len() as u32 + u32::from(is_prefilling));
         for key in decodes {
             let sequence = &self.scheduler.sequences[key];
             // Those that were preempted or stalled while blocks were sought drop out.
             if sequence.phase() == Phase::Decoding && !sequence.needs_block(block_size) {
-                self.push_row(key, 1);
+                let num_drafts = self.reserve_drafts(key, drafts_left);
+                drafts_left -= num_drafts;
+                self.push_row(key, 1 + num_drafts);
             }
         }
         self.plan.num_decodes = self.plan.rows.len() as u32;
     }
 
+    /// How many drafts a decode may compute: not more than could be delivered, and only into blocks that nobody has to
+    /// be preempted for.
+    fn reserve_drafts(&mut self, key: SequenceKey, at_most: u32) -> u32 {
+        let scheduler = &mut *self.scheduler;
+        let block_size = scheduler.limits.block_size;
+        let sequence = &mut scheduler.sequences[key];
+        let num_drafts = scheduler.limits.max_draft_tokens.min(at_most).min(sequence.num_wanted() - 1);
+        let Some(tenancy) = sequence.tenancy() else { return 0 };
+        while sequence.num_spare(block_size) < 1 + num_drafts {
+            let Some(block) = scheduler.blocks.take(scheduler.clock) else { break };
+            sequence.blocks.push(block);
+            match self.plan.appends.iter_mut().find(|append| append.slot == tenancy.slot) {
+                Some(append) => append.block_ids.push(block),
+                None => self.plan.appends.push(BlockAppend { slot: tenancy.slot, block_ids: vec![block] }),
+            }
+        }
+        num_drafts.min(sequence.num_spare(block_size) - 1)
+    }
+
     /// Who decodes, by ascending slot. The full budget has room for a decode in every slot; under a reduced one they
-    /// take turns, and a token is left for a prompt.
-    fn choose_decodes(&mut self) -> Vec<SequenceKey> {
+    /// take turns, and a token is left for a prompt, if one is there to be computed: the second answer.
+    fn choose_decodes(&mut self) -> (Vec<SequenceKey>, bool) {
         let scheduler = &*self.scheduler;
         let mut decodes = Vec::with_capacity(scheduler.slots.num_tenants() as usize);
         let mut is_prefilling = !scheduler.queue.is_empty() && scheduler.slots.has_vacant();
@@ -112,7 +135,7 @@ impl<'a> Planner<'a> {
             scheduler.decode_turn = decodes.last().and_then(slot_of).map_or(0, |slot| slot + 1);
             decodes.sort_unstable_by_key(slot_of);
         }
-        decodes
+        (decodes, is_prefilling)
     }
 
     /// Finds a block for every decode that has filled its last one. Best rank first: whoever is preempted for it is of
@@ -251,10 +274,12 @@ impl<'a> Planner<'a> {
         let is_last = sequence.num_planned() + num_tokens >= sequence.num_sent_tokens;
         let own = RowFlags::SAMPLES | RowFlags::LAST_CHUNK;
         let flags = RowFlags((sequence.request.row_flags.0 & !own) | if is_last { own } else { 0 });
-        sequence.plan(InFlightRow { step_id, num_tokens, samples: is_last });
+        let is_decode = sequence.num_planned() >= sequence.num_sent_tokens;
+        let max_yield = if is_decode { num_tokens } else { u32::from(is_last) };
+        sequence.plan(InFlightRow { step_id, num_tokens, max_yield });
         self.plan.rows.push(Row { sequence: tenancy, num_tokens, flags });
         let id = sequence.request.id;
-        self.sent.rows.push(SentRow { key, id, sequence: tenancy, samples: is_last, num_tokens });
+        self.sent.rows.push(SentRow { key, id, sequence: tenancy, max_yield, num_tokens });
         self.budget_left -= num_tokens;
     }
 }

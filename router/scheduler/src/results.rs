@@ -3,6 +3,7 @@
 use crate::in_flight::{SentPlan, SentRow};
 use crate::scheduler::Scheduler;
 use crate::sequence::{Sequence, Standing};
+use crate::sequence_table::SequenceKey;
 use crate::step::{Event, ResultError, SampledRow, SequenceRef, StepResult};
 
 impl Scheduler {
@@ -32,40 +33,48 @@ impl Scheduler {
 
     /// Delivers a good step. Rows of tenancies that are over (cancelled, finished, rolled back, failed) are dropped.
     fn commit_rows(&mut self, plan: &SentPlan, sampled: &[SampledRow], events: &mut Vec<Event>) {
-        let mut sampled = sampled.iter().enumerate().peekable();
+        let mut sampled = sampled.iter().peekable();
+        let mut result_index = 0;
         for row in &plan.rows {
-            let answer = sampled.next_if(|(_, answer)| answer.sequence == row.sequence);
+            let answer = sampled.next_if(|answer| answer.sequence == row.sequence);
+            let token_ids = answer.map_or(&[][..], |answer| &answer.token_ids);
             if self.sequences.get(row.key).and_then(Sequence::tenancy) == Some(row.sequence) {
-                self.commit_row(plan.step_id, row, answer, events);
+                self.commit_row(plan.step_id, row.key, token_ids, result_index, events);
             }
+            result_index += token_ids.len();
         }
     }
 
     fn commit_row(
         &mut self,
         step_id: u64,
-        row: &SentRow,
-        answer: Option<(usize, &SampledRow)>,
+        key: SequenceKey,
+        token_ids: &[u32],
+        first_index: usize,
         events: &mut Vec<Event>,
     ) {
-        let sequence = &mut self.sequences[row.key];
+        let sequence = &mut self.sequences[key];
         let is_running = matches!(sequence.standing, Standing::Running(_));
-        sequence.commit(step_id);
+        sequence.commit(step_id, token_ids.len() as u32);
+        let mut end = None;
+        for (result_index, &token_id) in (first_index..).zip(token_ids) {
+            end = sequence.accept(token_id);
+            let (id, num_generated) = (sequence.request.id, sequence.num_generated());
+            events.push(Event::Token { id, token_id, num_generated, result_index });
+            if end.is_some() {
+                break; // drafts accepted behind a stop were computed in vain
+            }
+        }
         if is_running {
             // Known tokens that the step computed: all of a prompt's blocks are there already, generated ones enter now.
-            let num_committed = sequence.num_committed();
-            self.publish(row.key, num_committed, step_id);
+            let num_known = sequence.num_committed().min(sequence.num_tokens());
+            self.publish(key, num_known, step_id);
         }
-        // One token a row (no drafts are planned), so the row's place is the token's.
-        let Some((result_index, answer)) = answer else { return };
-        let token_id = answer.token_ids[0];
-        self.clear(row.key);
-        let sequence = &mut self.sequences[row.key];
-        let reason = sequence.accept(token_id);
-        let (id, num_generated) = (sequence.request.id, sequence.num_generated());
-        events.push(Event::Token { id, token_id, num_generated, result_index });
-        if let Some(reason) = reason {
-            self.finish(row.key, reason, events);
+        if !token_ids.is_empty() {
+            self.clear(key);
+        }
+        if let Some(reason) = end {
+            self.finish(key, reason, events);
         }
     }
 }
@@ -87,7 +96,7 @@ fn check_rows(plan: &SentPlan, result: &StepResult) -> Result<(), ResultError> {
     for row in &plan.rows {
         if failed.binary_search(&row.sequence).is_ok() {
             num_failed += 1;
-        } else if row.samples {
+        } else if row.max_yield > 0 {
             check_row(row, sampled.next()).or_else(wrong)?;
         }
     }
@@ -102,10 +111,15 @@ fn check_row(row: &SentRow, answer: Option<&SampledRow>) -> Result<(), String> {
     if answer.sequence != row.sequence {
         return Err(format!("expected {}, got {}", name(row.sequence), name(answer.sequence)));
     }
-    match answer.token_ids.len() {
-        1 => Ok(()),
-        num => Err(format!("{} sampled `{num}` tokens, the plan asked for 1", name(row.sequence))),
+    let num = answer.token_ids.len();
+    if num == 0 || num > row.max_yield as usize {
+        return Err(format!(
+            "{} sampled `{num}` tokens, the plan asked for 1 to {}",
+            name(row.sequence),
+            row.max_yield
+        ));
     }
+    Ok(())
 }
 
 fn name(sequence: SequenceRef) -> String {

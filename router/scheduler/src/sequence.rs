@@ -1,7 +1,9 @@
 //! A request's life: Waiting -> Prefilling -> Decoding -> Finishing -> gone; Preempted -> Waiting.
 //!
 //! Its progress is `num_committed` and the FIFO of what is in flight, and nothing else: every other count is derived
-//! from these two, so that none of them can disagree.
+//! from these two, so that none of them can disagree. Draft tokens make what is in flight uncertain: a decode with
+//! drafts computes and yields one token at least and all of its row at most. Only the worker knows until the result
+//! comes; what is planned, blocks and budget count on the most, what is committed is what came.
 
 use std::collections::VecDeque;
 
@@ -36,7 +38,7 @@ pub(crate) enum Phase {
     Prefilling,
     /// The next row computes the token sampled last.
     Decoding,
-    /// All it may generate is planned; results are awaited.
+    /// All it may generate is planned, if drafts are accepted; results are awaited.
     Finishing,
     Preempted,
 }
@@ -52,8 +54,10 @@ pub(crate) struct Suspicion {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InFlightRow {
     pub(crate) step_id: u64,
+    /// Computed at most: without its drafts a decode is one token.
     pub(crate) num_tokens: u32,
-    pub(crate) samples: bool,
+    /// Yielded at most: none by the chunks before a prompt's last, one by the last, one and its drafts by a decode.
+    pub(crate) max_yield: u32,
 }
 
 /// One request between `submit` and its end.
@@ -143,11 +147,12 @@ impl Sequence {
         self.in_flight.push_back(row);
     }
 
-    /// Takes the oldest row off the FIFO: its KV is there.
-    pub(crate) fn commit(&mut self, step_id: u64) {
+    /// Takes the oldest row off the FIFO: its KV is there, less that of the drafts which its `num_yielded` tokens show to
+    /// have been refused.
+    pub(crate) fn commit(&mut self, step_id: u64, num_yielded: u32) {
         let row = self.in_flight.pop_front();
         debug_assert!(row.is_some_and(|row| row.step_id == step_id), "step {step_id} is not the oldest in flight");
-        self.num_committed += row.map_or(0, |row| row.num_tokens);
+        self.num_committed += row.map_or(0, |row| row.num_tokens - (row.max_yield - num_yielded));
         self.num_step_failures = 0;
         self.settle();
     }
@@ -183,9 +188,7 @@ impl Sequence {
             Standing::Waiting => Phase::Waiting,
             Standing::Preempted(_) => Phase::Preempted,
             Standing::Running(_) if self.num_planned() < self.num_sent_tokens => Phase::Prefilling,
-            Standing::Running(_) if self.num_generated() + self.num_awaited() < self.request.max_new_tokens => {
-                Phase::Decoding
-            }
+            Standing::Running(_) if self.num_wanted() > 0 => Phase::Decoding,
             Standing::Running(_) => Phase::Finishing,
         }
     }
@@ -204,22 +207,33 @@ impl Sequence {
         self.num_committed
     }
 
-    /// Tokens whose KV will be there when all that is in flight has been answered: the next row's first position.
+    /// Tokens whose KV will be there, at most, when all that is in flight has been answered: the next row's first
+    /// position is not beyond it.
     pub(crate) fn num_planned(&self) -> u32 {
         self.num_committed + self.in_flight.iter().map(|row| row.num_tokens).sum::<u32>()
     }
 
-    /// Tokens that rows in flight will yield.
+    /// Tokens that rows in flight will yield at most.
     pub(crate) fn num_awaited(&self) -> u32 {
-        self.in_flight.iter().filter(|row| row.samples).count() as u32
+        self.in_flight.iter().map(|row| row.max_yield).sum()
+    }
+
+    /// Tokens that may still be planned to be yielded.
+    pub(crate) fn num_wanted(&self) -> u32 {
+        self.request.max_new_tokens - self.num_generated() - self.num_awaited()
     }
 
     pub(crate) fn has_rows_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }
 
-    /// Whether the next decode writes beyond the block table.
+    /// Tokens that the block table has room for beyond what is planned.
+    pub(crate) fn num_spare(&self, block_size: u32) -> u32 {
+        self.blocks.len() as u32 * block_size - self.num_planned()
+    }
+
+    /// Whether the next decode may write beyond the block table.
     pub(crate) fn needs_block(&self, block_size: u32) -> bool {
-        self.num_planned() as usize == self.blocks.len() * block_size as usize
+        self.num_spare(block_size) == 0
     }
 }

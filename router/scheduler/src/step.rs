@@ -59,7 +59,7 @@ pub struct BlockAppend {
 pub struct Row {
     /// Which sequence.
     pub sequence: SequenceRef,
-    /// Tokens computed: 1 for a decode without drafts.
+    /// Tokens computed; for a decode 1 and as many drafts as the worker may add.
     pub num_tokens: u32,
     /// The request's flags with `SAMPLES` and `LAST_CHUNK` as they are true of this row.
     pub flags: RowFlags,

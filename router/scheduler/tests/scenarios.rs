@@ -5,6 +5,7 @@
 #[path = "scenarios"]
 mod scenarios {
     mod admission;
+    mod drafts;
     mod ends;
     mod failures;
     mod memory;

@@ -8,6 +8,7 @@ use simulator::{Coverage, run_seed};
 
 const NUM_SEEDS: u64 = 2_500;
 const STEPS_PER_SEED: u64 = 420;
+const NUM_LIVENESS_SEEDS: u64 = 2_000;
 
 #[test]
 fn a_million_steps_of_random_life_break_no_invariant() {
@@ -34,6 +35,13 @@ fn a_million_steps_of_random_life_break_no_invariant() {
     assert!(coverage.num_steps >= 1_000_000);
     assert!(mean_rows >= 4.0, "the simulation idles: {mean_rows} rows a step");
     assert_eq!(coverage.missed(), [], "branches that the simulation never met");
+}
+
+#[test]
+fn when_faults_stop_everybody_ends_within_a_computed_number_of_steps() {
+    let most = (0..NUM_LIVENESS_SEEDS).map(|seed| run_seed(1_000_000 + seed, 60).drained_in).max();
+    println!("{NUM_LIVENESS_SEEDS} seeds drained in at most {most:?} percent of their bounds");
+    assert!(most >= Some(10), "the bound says nothing");
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(crate) fn limits() -> Limits {
         max_sequences: 4,
         max_plan_tokens: 16,
         run_ahead: 1,
+        max_draft_tokens: 0,
         max_queued: 8,
         max_queued_tokens: 100,
         max_total_tokens: 60,

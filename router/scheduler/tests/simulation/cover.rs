@@ -69,6 +69,31 @@ impl World {
     }
 }
 
+impl World {
+    /// Before the result is applied.
+    pub(super) fn cover_drafts(&mut self, step: &SentStep, result: &StepResult) {
+        for (index, &id) in step.ids.iter().enumerate().take(step.plan.num_decodes as usize) {
+            let row = &step.plan.rows[index];
+            let Some(answer) = result.sampled.iter().find(|answer| answer.sequence == row.sequence) else { continue };
+            let record = &self.records[id.0 as usize];
+            let num = answer.token_ids.len() as u32;
+            if !record.is_live() || row.num_tokens == 1 {
+                continue;
+            }
+            let stops = &record.request.stop_token_ids;
+            let has_stop = answer.token_ids[..num as usize - 1].iter().any(|token| stops.contains(token));
+            sometimes!(self.coverage, num == row.num_tokens, DraftsAccepted);
+            sometimes!(self.coverage, num < row.num_tokens, DraftsRefused);
+            sometimes!(self.coverage, has_stop, StopAmongDrafts);
+            let is_last = record.num_generated() + num == record.request.max_new_tokens;
+            sometimes!(self.coverage, is_last, LengthReachedByDraft);
+            let is_ahead = self.in_flight.iter().any(|later| later.ids.contains(&id));
+            sometimes!(self.coverage, is_ahead && num < row.num_tokens, DraftsRefusedAhead);
+            sometimes!(self.coverage, record.is_unseated, DraftsOfPreempted);
+        }
+    }
+}
+
 fn has_row(plan: &StepPlan, sequence: SequenceRef) -> bool {
     plan.rows.iter().any(|row| row.sequence == sequence)
 }

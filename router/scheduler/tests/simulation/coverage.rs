@@ -49,6 +49,12 @@ pub(crate) enum Rare {
     Quarantined,
     NoLongerFits,
     Evacuated,
+    DraftsAccepted,
+    DraftsRefused,
+    StopAmongDrafts,
+    LengthReachedByDraft,
+    DraftsRefusedAhead,
+    DraftsOfPreempted,
     TakenUpAgain,
 }
 
@@ -101,6 +107,12 @@ impl Rare {
         Self::Quarantined,
         Self::NoLongerFits,
         Self::Evacuated,
+        Self::DraftsAccepted,
+        Self::DraftsRefused,
+        Self::StopAmongDrafts,
+        Self::LengthReachedByDraft,
+        Self::DraftsRefusedAhead,
+        Self::DraftsOfPreempted,
         Self::TakenUpAgain,
     ];
 }

@@ -16,8 +16,8 @@ impl World {
         if record.is_live() {
             record.num_killed += 1;
             // The first death makes it a suspect; tokens that clear it bring it nearer to the deadly one, of which it
-            // can have been ahead by the depth of the pipe; then two strikes.
-            let limit = 3 + 3;
+            // can have been ahead by the depth of the pipe, each row at its widest; then two strikes.
+            let limit = 3 + 3 * (1 + 8) + 8;
             assert!(record.num_killed <= limit, "{killer:?} has killed {} groups", record.num_killed);
         }
         self.lose_group();
@@ -40,7 +40,7 @@ impl World {
             self.change_limits();
         }
         self.mirror.reset(&self.swarm.limits);
-        self.worker = Worker::new(&self.swarm.limits, self.swarm.vocab_size);
+        self.worker = Worker::new(&self.swarm.limits, self.swarm.vocab_size, self.swarm.acceptance);
         self.num_idle_answers = 0;
         self.last_stats = self.scheduler.stats();
         self.check();

@@ -11,7 +11,9 @@ pub(crate) struct Seat {
     pub(crate) sequence: SequenceRef,
     pub(crate) table: Vec<u32>,
     pub(crate) num_sent: u32,
+    /// Tokens that it may have computed at most, and has at least, when all that is in flight has been.
     pub(crate) position: u32,
+    pub(crate) low: u32,
     /// Newest step with a row of it.
     pub(crate) last_row: Option<u64>,
 }
@@ -107,9 +109,19 @@ impl Mirror {
             table: cached.to_vec(),
             num_sent: new.token_ids.len() as u32,
             position: new.num_computed_tokens,
+            low: new.num_computed_tokens,
             last_row: None,
         });
         self.give(new.sequence, fresh, num_answered);
+    }
+
+    /// A row's result has come: of the drafts that it might have computed, these many tokens are true.
+    pub(crate) fn learn(&mut self, row: &Row, num_yielded: u32, is_decode: bool) {
+        let seat = self.seats[row.sequence.slot as usize].as_mut().filter(|seat| seat.sequence == row.sequence);
+        if let Some(seat) = seat.filter(|_| is_decode) {
+            seat.position -= row.num_tokens - num_yielded;
+            seat.low += num_yielded - 1;
+        }
     }
 
     /// Blocks with a new owner: nobody in flight may still touch them.
@@ -154,9 +166,11 @@ impl Mirror {
         seat.last_row = Some(step_id);
         assert!(row.num_tokens > 0);
         assert_eq!(is_decode, seat.position >= seat.num_sent, "a decode among chunks or a chunk among decodes");
-        let start = seat.position;
+        let start = seat.low;
         seat.position += row.num_tokens;
-        assert!(if is_decode { row.num_tokens == 1 } else { seat.position <= seat.num_sent });
+        seat.low += if is_decode { 1 } else { row.num_tokens };
+        let max_decode = 1 + self.limits.max_draft_tokens;
+        assert!(if is_decode { row.num_tokens <= max_decode } else { seat.position <= seat.num_sent });
         let own = RowFlags::SAMPLES | RowFlags::LAST_CHUNK;
         let expected = if seat.position >= seat.num_sent { own } else { 0 };
         assert_eq!(row.flags.0 & own, expected, "SAMPLES and LAST_CHUNK belong to the last known token's row");

@@ -6,6 +6,7 @@
 
 mod cover;
 mod coverage;
+mod liveness;
 mod log;
 mod losses;
 mod mirror;
@@ -23,6 +24,8 @@ pub(crate) struct Outcome {
     pub(crate) coverage: Coverage,
     /// Of every plan and event, in order.
     pub(crate) log_hash: u64,
+    /// Steps until everybody had ended, in percent of what they may take.
+    pub(crate) drained_in: u64,
 }
 
 /// Runs a seed until about `num_steps` plans with rows have been sent, then until everything has ended.
@@ -30,6 +33,6 @@ pub(crate) struct Outcome {
 pub(crate) fn run_seed(seed: u64, num_steps: u64) -> Outcome {
     let mut world = world::World::new(seed);
     world.run(num_steps);
-    world.drain();
-    world.into_outcome()
+    let drained_in = world.drain();
+    world.into_outcome(drained_in)
 }

@@ -10,6 +10,8 @@ use super::rng::Rng;
 pub(crate) struct Swarm {
     pub(crate) limits: Limits,
     pub(crate) vocab_size: u64,
+    /// Chance that a draft is right.
+    pub(crate) acceptance: u64,
     max_prompt: u64,
     max_new: u64,
     num_salts: u64,
@@ -61,8 +63,9 @@ impl Swarm {
         Self {
             prefixes: (0..num_prefixes).map(|_| random_tokens(rng, max_prompt, vocab_size)).collect(),
             vocab_size,
+            acceptance: rng.within(0, 1_000),
             max_prompt,
-            max_new: rng.within(2, 40),
+            max_new: rng.within(4, 64),
             num_salts: rng.within(1, 3),
             num_priorities: rng.within(1, 3),
             shared: on(rng, 1_000),
@@ -72,12 +75,12 @@ impl Swarm {
             bypasses: on(rng, 300),
             resumptions: on(rng, 300),
             oversized: on(rng, 50),
-            arrivals: rng.within(60, 900),
+            arrivals: rng.within(120, 900),
             max_burst: rng.within(1, 20),
             cancels: on(rng, 100),
             cancel_storms: on(rng, 5),
             group_losses: on(rng, 5),
-            poisons: on(rng, 20),
+            poisons: on(rng, 10),
             new_limits: on(rng, 500),
             evacuations: on(rng, 300),
             step_errors: on(rng, 120),
@@ -130,6 +133,7 @@ impl Swarm {
         limits.max_sequences = around(rng, limits.max_sequences).max(1);
         limits.max_plan_tokens = around(rng, limits.max_plan_tokens).max(limits.max_sequences);
         limits.run_ahead = rng.below(4) as u32;
+        limits.max_draft_tokens = rng.sometimes(300, 5) as u32;
         limits.max_total_tokens = around(rng, limits.max_total_tokens).max(2);
     }
 
@@ -150,7 +154,7 @@ impl Swarm {
 }
 
 fn draw_limits(rng: &mut Rng) -> Limits {
-    let is_tiny = rng.permille(120);
+    let is_tiny = rng.permille(60);
     let num_blocks = if is_tiny { rng.within(2, 12) } else { rng.within(24, 64) };
     let block_size = rng.within(1, 8);
     let max_sequences = if is_tiny { rng.within(1, 4) } else { rng.within(6, 16) };
@@ -162,6 +166,7 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         max_sequences: max_sequences as u32,
         max_plan_tokens: (max_sequences + spare_tokens) as u32,
         run_ahead: rng.below(4) as u32,
+        max_draft_tokens: [0, 0, rng.within(1, 8) as u32][rng.below(3)],
         max_queued: rng.within(1, 40) as u32,
         max_queued_tokens: rng.within(10, 1_500),
         max_total_tokens: rng.within(pool_tokens.div_ceil(2), pool_tokens + 8) as u32,

@@ -26,6 +26,7 @@ struct Tenant {
     sequence: SequenceRef,
     traits: Traits,
     tokens: Vec<u32>,
+    num_sent: usize,
     position: usize,
     table: Vec<u32>,
     /// A step of it has failed: whatever comes after is garbage.
@@ -39,16 +40,19 @@ pub(crate) struct Worker {
     kv: Vec<u64>,
     tenants: Vec<Option<Tenant>>,
     num_poisoned: u64,
+    /// Chance that a draft is right, in a thousand.
+    acceptance: u64,
 }
 
 impl Worker {
-    pub(crate) fn new(limits: &Limits, vocab_size: u64) -> Self {
+    pub(crate) fn new(limits: &Limits, vocab_size: u64, acceptance: u64) -> Self {
         Self {
             block_size: limits.block_size as usize,
             vocab_size,
             kv: vec![0; (limits.num_blocks * limits.block_size) as usize],
             tenants: (0..limits.max_sequences).map(|_| None).collect(),
             num_poisoned: 0,
+            acceptance,
         }
     }
 
@@ -72,6 +76,7 @@ impl Worker {
                 sequence: new.sequence,
                 traits: traits_of(new.id),
                 tokens: new.token_ids.clone(),
+                num_sent: new.token_ids.len(),
                 position: new.num_computed_tokens as usize,
                 table: new.block_ids.clone(),
                 is_broken: false,
@@ -108,46 +113,66 @@ impl Worker {
             return Err(tenant.id);
         }
         tenant.is_broken |= is_named || faults.step;
-        let token_id = if tenant.is_broken { self.compute_garbage(row, rng) } else { self.compute(row) };
+        let token_ids = if tenant.is_broken { self.compute_garbage(row, rng) } else { self.compute(row, rng) };
         let is_broken = self.tenant(row.sequence.slot).is_broken;
         if is_named || (is_broken && rng.permille(300)) {
             let message = "logits are not numbers".into();
             result.errors.push(SequenceError { sequence: row.sequence, kind: 2, message });
         } else if row.flags.0 & RowFlags::SAMPLES != 0 {
-            result.sampled.push(SampledRow { sequence: row.sequence, token_ids: vec![token_id] });
+            result.sampled.push(SampledRow { sequence: row.sequence, token_ids });
         }
         Ok(())
     }
 
-    /// Reads everything below through the block table, then computes and writes the row's tokens.
-    fn compute(&mut self, row: &Row) -> u32 {
-        let (block_size, vocab_size) = (self.block_size, self.vocab_size);
+    /// Reads everything below through the block table, then computes and writes the row's tokens. Those that are not
+    /// known are drafts: one that is what the chain samples is accepted, and all behind a wrong one are refused.
+    fn compute(&mut self, row: &Row, rng: &mut Rng) -> Vec<u32> {
+        let (block_size, vocab_size, acceptance) = (self.block_size, self.vocab_size, self.acceptance);
         let tenant = self.tenants[row.sequence.slot as usize].as_mut().expect("checked by the caller");
         let mut chain = Chain::new(tenant.traits.salt);
         for position in 0..tenant.position {
             chain.read(self.kv[tenant.table[position / block_size] as usize * block_size + position % block_size]);
         }
-        for position in tenant.position..tenant.position + row.num_tokens as usize {
-            let kv = chain.write(tenant.tokens[position], position);
+        let num_known = (tenant.tokens.len() - tenant.position).min(row.num_tokens as usize);
+        let (known_end, end) = (tenant.position + num_known, tenant.position + row.num_tokens as usize);
+        let mut yielded = Vec::new();
+        for position in tenant.position..end {
+            let mut token = tenant.tokens.get(position).copied();
+            if position >= known_end {
+                let right = chain.sample(vocab_size);
+                let draft = if rng.permille(acceptance) { right } else { rng.next() as u32 };
+                token = (draft == right && position == tenant.position + num_known + yielded.len()).then_some(right);
+                yielded.extend(token);
+            }
+            let kv = token.map_or_else(|| rng.next(), |token| chain.write(token, position));
             self.kv[tenant.table[position / block_size] as usize * block_size + position % block_size] = kv;
-            chain.read(kv);
+            if token.is_some() {
+                chain.read(kv);
+            }
         }
-        tenant.position += row.num_tokens as usize;
-        let token_id = chain.sample(vocab_size);
+        tenant.position += num_known + yielded.len();
+        yielded.push(chain.sample(vocab_size));
         if row.flags.0 & RowFlags::SAMPLES != 0 {
-            tenant.tokens.push(token_id);
+            tenant.tokens.extend(&yielded);
         }
-        token_id
+        yielded
     }
 
-    fn compute_garbage(&mut self, row: &Row, rng: &mut Rng) -> u32 {
+    fn compute_garbage(&mut self, row: &Row, rng: &mut Rng) -> Vec<u32> {
         let block_size = self.block_size;
         let tenant = self.tenants[row.sequence.slot as usize].as_mut().expect("checked by the caller");
         for position in tenant.position..tenant.position + row.num_tokens as usize {
             self.kv[tenant.table[position / block_size] as usize * block_size + position % block_size] = rng.next();
         }
-        tenant.position += row.num_tokens as usize;
-        (rng.next() % self.vocab_size) as u32
+        let is_decode = tenant.position >= tenant.num_sent;
+        let num_yielded = if is_decode { rng.within(1, u64::from(row.num_tokens)) } else { 1 };
+        tenant.position += if is_decode { num_yielded as usize } else { row.num_tokens as usize };
+        (0..num_yielded).map(|_| (rng.next() % self.vocab_size) as u32).collect()
+    }
+
+    /// Nothing kills it any more.
+    pub(crate) fn cure(&mut self) {
+        self.tenants.iter_mut().flatten().for_each(|tenant| tenant.traits.poison = None);
     }
 
     /// A block that changes hands holds nothing that anybody may rely on.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forebay_scheduler::{
-    Event, FinishReason, RequestId, RowFlags, Scheduler, SequenceRef, Stats, StepPlan, StepResult, SubmitError, Time,
+    Event, FinishReason, RequestId, RowFlags, SampledRow, Scheduler, SequenceRef, Stats, StepPlan, StepResult,
+    SubmitError, Time,
 };
 
 use super::Outcome;
@@ -65,7 +66,7 @@ impl World {
             rng,
             scheduler: Scheduler::new(swarm.limits.clone()),
             mirror: Mirror::new(&swarm.limits),
-            worker: Worker::new(&swarm.limits, swarm.vocab_size),
+            worker: Worker::new(&swarm.limits, swarm.vocab_size, swarm.acceptance),
             swarm,
             records: Vec::new(),
             live: BTreeSet::new(),
@@ -84,8 +85,8 @@ impl World {
         }
     }
 
-    pub(crate) fn into_outcome(mut self) -> Outcome {
-        Outcome { coverage: std::mem::take(&mut self.coverage), log_hash: self.log_hash }
+    pub(crate) fn into_outcome(mut self, drained_in: u64) -> Outcome {
+        Outcome { coverage: std::mem::take(&mut self.coverage), log_hash: self.log_hash, drained_in }
     }
 
     pub(crate) fn run(&mut self, num_steps: u64) {
@@ -111,26 +112,6 @@ impl World {
             }
             self.exchange();
         }
-    }
-
-    /// No more arrivals, cancels and faults: everybody must end, and nothing be left.
-    pub(crate) fn drain(&mut self) {
-        self.is_draining = true;
-        let tokens: u64 = self.live.iter().map(|&id| u64::from(self.record(id).request.max_new_tokens) + 2).sum();
-        // Each sequence alone would take its tokens times the depth of the pipe; preempted ones repeat their prompts.
-        let mut left = 200 + tokens * 8;
-        while !self.live.is_empty() || !self.in_flight.is_empty() {
-            assert!(left > 0, "requests do not end: {:?}", self.live);
-            left -= 1;
-            self.now.0 += 1;
-            self.exchange();
-        }
-        let stats = self.scheduler.stats();
-        let rest = (stats.blocks_held, stats.blocks_fenced, stats.queued, stats.running, stats.plans_in_flight);
-        assert_eq!(rest, (0, 0, 0, 0, 0), "something is left after the last request");
-        assert_eq!(stats.queued_tokens, 0);
-        assert_eq!(stats.blocks_free + stats.blocks_cached, self.swarm.limits.num_blocks - 1);
-        assert_eq!(self.scheduler.next_deadline(), None);
     }
 
     fn submit(&mut self) {
@@ -199,7 +180,7 @@ impl World {
     }
 
     /// Some plans down, some results up.
-    fn exchange(&mut self) {
+    pub(super) fn exchange(&mut self) {
         let mut is_waiting = false;
         for _ in 0..self.rng.within(1, u64::from(self.swarm.limits.run_ahead) + 1) {
             is_waiting = !self.plan();
@@ -283,6 +264,7 @@ impl World {
         };
         let rollbacks = self.scheduler.stats().rollbacks;
         self.cover_result(&step, &result);
+        self.learn_lengths(&step, &result);
         self.num_answered += 1;
         self.num_idle_answers += 1;
         self.best.1 += 1;
@@ -298,6 +280,16 @@ impl World {
         self.take_events(Some((&step, &result)));
         self.check();
         self.check_progress();
+    }
+
+    fn learn_lengths(&mut self, step: &SentStep, result: &StepResult) {
+        for (index, row) in step.plan.rows.iter().enumerate() {
+            let answer = result.sampled.iter().find(|answer| answer.sequence == row.sequence);
+            let num_yielded = answer.map_or(1, |answer| answer.token_ids.len() as u32);
+            let is_decode = index < step.plan.num_decodes as usize;
+            self.mirror.learn(row, num_yielded, is_decode);
+        }
+        self.cover_drafts(step, result);
     }
 
     fn draw_faults(&mut self, step: &SentStep) -> Faults {
@@ -335,9 +327,11 @@ impl World {
                 }
                 Event::Token { id, token_id, num_generated, result_index } => {
                     let (step, result) = answered.expect("tokens come with results");
-                    let sampled = &result.sampled[result_index];
-                    assert_eq!(sampled.token_ids, [token_id], "the result's place of the token");
-                    let row = step.plan.rows.iter().position(|row| row.sequence == sampled.sequence);
+                    let of_row = |row: &SampledRow| vec![row.sequence; row.token_ids.len()];
+                    let sequence = result.sampled.iter().flat_map(of_row).nth(result_index);
+                    let token = result.sampled.iter().flat_map(|row| &row.token_ids).nth(result_index);
+                    assert_eq!(token, Some(&token_id), "the result's place of the token");
+                    let row = step.plan.rows.iter().position(|row| Some(row.sequence) == sequence);
                     assert_eq!(row.map(|row| step.ids[row]), Some(id), "the token of somebody else");
                     self.clear(id, step);
                     self.deliver(id, token_id, num_generated);
