@@ -46,13 +46,15 @@ def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
     default_kv_dtype = "float16" if source.is_quantized else config.dtype or source.dtype
     backend = select_backend(config.attention, group.device, dtype)
     checkpoint = source.checkpoint()
-    decoder = Decoder(source.spec, LayerLoader(checkpoint, group, dtype), backend)
+    max_positions = source.spec.max_position_embeddings
+    max_sequence_tokens = min(config.max_total_tokens or max_positions, max_positions)
+    decoder = Decoder(source.spec, LayerLoader(checkpoint, group, dtype), backend, max_sequence_tokens)
     _refuse_unread(source, checkpoint)
     return LoadedModel(
         decoder=decoder,
         spec=source.spec,
         vocab_size=source.spec.vocab_size,
-        max_position_embeddings=source.spec.max_position_embeddings,
+        max_position_embeddings=max_positions,
         dtype=dtype,
         kv_cache_dtype=_dtype("kv_cache_dtype", config.kv_cache_dtype or default_kv_dtype),
         num_parameters=source.tensors.num_parameters,
@@ -70,7 +72,8 @@ def _refuse_unread(source: ModelSource, checkpoint: Checkpoint) -> None:
     spec = source.spec
     head = spec.names["head"].at(None) if spec.tied_head else None
     for name in checkpoint.unread():
-        if name != head and not name.endswith(spec.ignored_suffixes):
+        is_ignored = name.endswith(spec.ignored_names) or name.startswith(spec.ignored_prefixes)
+        if name != head and not is_ignored:
             raise ModelRefusedError(
                 f"tensor `{name}` of `{source.path}` has no place in `{spec.architecture}` as its configuration stands"
             )

@@ -23,10 +23,14 @@ def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple
     def make(architecture: str, fields: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Path, Any]:
         model_class = getattr(transformers, architecture)
         torch.manual_seed(0)
-        model = model_class(model_class.config_class(**fields)).to(dtype).eval()
+        # "eager" is the one way that knows softcaps.
+        config = model_class.config_class(**fields, attn_implementation="eager")
+        model = model_class(config).to(dtype).eval()
         for name, parameter in model.named_parameters():
-            if "norm" in name:
+            if "norm" in name or ".ln_" in name:
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
+            elif name.endswith("bias") or "gate.weight" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
         folder = tmp_path_factory.mktemp("model")
         model.save_pretrained(folder)
         return folder, model

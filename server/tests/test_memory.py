@@ -9,11 +9,11 @@ import torch
 
 from forebay_worker.kv_cache import KvCache, block_bytes
 from forebay_worker.memory import available_memory, choose_num_blocks
-from forebay_worker.models.spec import DecoderSpec, RopeSpec
+from forebay_worker.models.spec import DecoderSpec, LayerSpec
 
 from .stepper import worker_config
 
-SPEC = DecoderSpec("X", 2, 64, 96, 4, 2, 16, 101, 256, 1e-5, RopeSpec(1e4, 16), False, {})
+SPEC = DecoderSpec("X", (LayerSpec(None),) * 2, 64, 96, 4, 2, 16, 101, 256, 1e-5, False, {})
 CONFIG = worker_config("")
 BLOCK = block_bytes(SPEC, 16, torch.float32, 1)
 

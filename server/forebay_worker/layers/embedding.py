@@ -1,14 +1,16 @@
-"""Token embedding and output head, their vocabulary divided over ranks.
+"""Embeddings and output heads, their vocabulary divided over ranks.
 
 T = tokens, R = rows that need logits, D = model width, V = vocabulary.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from forebay_worker.distributed.groups import ProcessGroup
 from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.models.spec import DecoderSpec
 from forebay_worker.quantization.method import LinearMethod
 
 
@@ -25,13 +27,13 @@ class VocabShard:
         self.method: LinearMethod = loader.linear([whole.rows(self.start, self.start + self.num_rows)])
 
 
-class VocabParallelEmbedding:
+class TokenEmbedding:
     """Token ids -> vectors."""
 
-    def __init__(self, shard: VocabShard) -> None:
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, shard: VocabShard) -> None:
         self._shard = shard
 
-    def __call__(self, ids_T: Tensor) -> Tensor:
+    def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
         """[T, D], whole on every rank. Ids must lie below vocab_size."""
         shard = self._shard
         if shard.group.world_size == 1:
@@ -42,10 +44,37 @@ class VocabParallelEmbedding:
         return shard.group.all_reduce(rows_TD.masked_fill(elsewhere_T[:, None], 0))
 
 
+class ScaledTokenEmbedding(TokenEmbedding):
+    """The same times the root of the model width, as Gemma does."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, shard: VocabShard) -> None:
+        """The factor is rounded to the model's dtype, as it was in training."""
+        super().__init__(spec, loader, shard)
+        self._factor = torch.tensor(spec.hidden_size**0.5, dtype=loader.dtype, device=loader.group.device)
+
+    def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
+        """See TokenEmbedding."""
+        return super().__call__(ids_T, positions_T) * self._factor
+
+
+class PositionedTokenEmbedding(TokenEmbedding):
+    """The same plus a learned vector for each position: GPT-2's."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, shard: VocabShard) -> None:
+        """Read the positions' matrix, whole."""
+        super().__init__(spec, loader, shard)
+        positions = loader.matrix("positions", spec.max_position_embeddings, spec.hidden_size)
+        self._positions: LinearMethod = loader.linear([positions])
+
+    def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
+        """See TokenEmbedding."""
+        return super().__call__(ids_T, positions_T) + self._positions.embed(positions_T)
+
+
 class VocabParallelHead:
     """Hidden states -> logits."""
 
-    def __init__(self, shard: VocabShard) -> None:
+    def __init__(self, spec: DecoderSpec, shard: VocabShard) -> None:
         self._shard = shard
 
     def __call__(self, hidden_RD: Tensor) -> Tensor:
@@ -53,3 +82,15 @@ class VocabParallelHead:
         shard = self._shard
         logits = shard.group.all_gather_last_dim(shard.method.apply(hidden_RD))
         return logits[:, : shard.vocab_size].float()
+
+
+class SoftcappedHead(VocabParallelHead):
+    """The same, each logit bounded: cap * tanh(logit / cap). Source: Gemma 2, arXiv 2408.00118."""
+
+    def __init__(self, spec: DecoderSpec, shard: VocabShard) -> None:
+        super().__init__(spec, shard)
+        self._cap = spec.final_softcap
+
+    def __call__(self, hidden_RD: Tensor) -> Tensor:
+        """float32 [R, V] on every rank, padding cut off."""
+        return (super().__call__(hidden_RD) / self._cap).tanh_().mul_(self._cap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from forebay_worker.layers.loading import LayerLoader
@@ -20,21 +21,24 @@ class Projection:
 
 
 class ColumnParallelLinear:
-    """Outputs are divided: a rank computes its units of every projection. No exchange."""
+    """Outputs are divided: a rank computes its units of every projection, biases included. No exchange."""
 
     def __init__(self, loader: LayerLoader, projections: Sequence[Projection], num_columns: int) -> None:
         """Read this rank's rows of each projection and stack them."""
-        segments = []
+        segments, biases = [], []
         for projection in projections:
             units = loader.group.shard(projection.num_units)
-            rows = projection.unit_rows
-            whole = loader.matrix(projection.role, projection.num_units * rows, num_columns)
-            segments.append(whole.rows(units.start * rows, units.stop * rows))
+            start, stop = units.start * projection.unit_rows, units.stop * projection.unit_rows
+            num_rows = projection.num_units * projection.unit_rows
+            segments.append(loader.matrix(projection.role, num_rows, num_columns).rows(start, stop))
+            biases.append(loader.bias(projection.role, num_rows, start, stop))
         self._method = loader.linear(segments)
+        self._bias = _stacked(biases, [segment.num_rows for segment in segments])
 
     def __call__(self, x_TK: Tensor) -> Tensor:
         """Each projection's local rows in turn: [T, sum of local rows]."""
-        return self._method.apply(x_TK)
+        out = self._method.apply(x_TK)
+        return out if self._bias is None else out.add_(self._bias)
 
 
 class RowParallelLinear:
@@ -45,7 +49,18 @@ class RowParallelLinear:
         columns = loader.group.shard(num_columns)
         self._group = loader.group
         self._method = loader.linear([loader.matrix(role, num_rows, num_columns).columns(columns.start, columns.stop)])
+        self._bias = loader.bias(role, num_rows, 0, num_rows)
 
     def __call__(self, x_TK: Tensor) -> Tensor:
         """`x_TK`: this rank's inputs. Returns [T, num_rows], whole on every rank."""
-        return self._group.all_reduce(self._method.apply(x_TK))
+        out = self._group.all_reduce(self._method.apply(x_TK))
+        return out if self._bias is None else out.add_(self._bias)
+
+
+def _stacked(biases: Sequence[Tensor | None], num_rows: Sequence[int]) -> Tensor | None:
+    """Biases one after another, zeros for a projection without; None if none has one."""
+    present = [bias for bias in biases if bias is not None]
+    if not present:
+        return None
+    zeros = [present[0].new_zeros(rows) for rows in num_rows]
+    return torch.cat([zero if bias is None else bias for bias, zero in zip(biases, zeros, strict=True)])

@@ -25,14 +25,19 @@ class LayerLoader:
     group: ProcessGroup
     dtype: torch.dtype
     layer: int | None = None
+    expert: int | None = None
 
     def at(self, layer: int) -> LayerLoader:
         """The same for one layer."""
         return dataclasses.replace(self, layer=layer)
 
+    def of_expert(self, expert: int) -> LayerLoader:
+        """The same for one expert of the layer."""
+        return dataclasses.replace(self, expert=expert)
+
     def matrix(self, role: str, num_rows: int, num_columns: int) -> StoredTensor:
         """A whole weight [num_rows, num_columns], undecoded. Raises: ModelRefusedError if its shape is another."""
-        stored = self.checkpoint.read(role, self.layer)
+        stored = self.checkpoint.read(role, self.layer, self.expert)
         if (stored.num_rows, stored.num_columns) != (num_rows, num_columns):
             raise ModelRefusedError(
                 f"tensor `{stored.name}` is [{stored.num_rows}, {stored.num_columns}], "
@@ -46,6 +51,12 @@ class LayerLoader:
         if stored.storage.is_quantized:
             raise ModelRefusedError(f"tensor `{stored.name}` has type `{stored.storage.name}`, expected a float type")
         return float_tensor(stored, dtype or self.dtype, self.group.device)[0]
+
+    def bias(self, role: str, num_rows: int, start: int, stop: int) -> Tensor | None:
+        """Elements `start` to `stop` of the bias [num_rows] of a linear layer; None if the description has none."""
+        if not self.checkpoint.describes(role + ".bias"):
+            return None
+        return self.vector(role + ".bias", num_rows)[start:stop]
 
     def linear(self, segments: Sequence[StoredTensor]) -> LinearMethod:
         """Segments of equal width, stacked by rows, ready to multiply with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forebay_kernels.ops.activation import gated_activation
+from forebay_kernels.ops.activation import activation, gated_activation
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec
@@ -23,3 +23,25 @@ class SwiGluMlp:
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
         return self._down(gated_activation(self._gate_up(x_TD), "silu"))
+
+
+class GeGluMlp(SwiGluMlp):
+    """down(gelu(gate(x)) * up(x)), gelu by its tanh approximation. Source: arXiv 2002.05202."""
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], whole on every rank."""
+        return self._down(gated_activation(self._gate_up(x_TD), "gelu_tanh"))
+
+
+class GeluMlp:
+    """down(gelu(up(x))), gelu by its tanh approximation: GPT-2's. Source: arXiv 1606.08415."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+        """Read this rank's neurons."""
+        width = spec.intermediate_size
+        self._up = ColumnParallelLinear(loader, (Projection("mlp.up", width),), spec.hidden_size)
+        self._down = RowParallelLinear(loader, "mlp.down", spec.hidden_size, width)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], whole on every rank."""
+        return self._down(activation(self._up(x_TD), "gelu_tanh"))

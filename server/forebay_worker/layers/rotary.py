@@ -1,63 +1,94 @@
 """Rotary position embedding over halves, as transformers lays out heads.
 
-T = tokens, H = heads, D = head_dim, P = positions, R = rotated width (= D).
-Source: arXiv 2104.09864; llama3: Llama 3.1's `rope_scaling`.
+P = positions, R = rotated width.
+Source: arXiv 2104.09864; the ways of scaling: see the classes in `models/spec.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from forebay_worker.attention.rotation import Rotation
-from forebay_worker.layers.loading import LayerLoader
-from forebay_worker.models.spec import RopeSpec
+from forebay_worker.models.spec import (
+    FactorScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    RopeSpec,
+    YarnScaling,
+)
 
 
 class RotaryEmbedding:
     """Cosines and sines of every position, in float32."""
 
-    def __init__(self, spec: RopeSpec, max_position_embeddings: int, loader: LayerLoader) -> None:
-        """Compute the table; half of each, for the halves are equal."""
-        frequencies = FREQUENCIES[spec.kind](spec, loader)
-        positions = torch.arange(max_position_embeddings, dtype=torch.float32, device=loader.group.device)
+    def __init__(self, spec: RopeSpec, max_sequence_tokens: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Compute the table; half of each, for the halves are equal. `dtype`: of queries and keys."""
+        frequencies, attention_factor = rotary_frequencies(spec, max_sequence_tokens)
+        positions = torch.arange(max_sequence_tokens, dtype=torch.float32)
         angles = positions[:, None] * frequencies
-        self._table_PR = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        self._dtype = loader.dtype
+        self._table_PR = torch.cat((angles.cos(), angles.sin()), dim=-1).mul_(attention_factor).to(device)
+        self._dtype = dtype
 
     def at(self, positions_T: Tensor) -> Rotation:
         """The rotation of each token of a step."""
         return Rotation(self._table_PR, positions_T, self._dtype)
 
 
-def _default(spec: RopeSpec, loader: LayerLoader) -> Tensor:
-    exponents = torch.arange(0, spec.dim, 2, dtype=torch.float32, device=loader.group.device) / spec.dim
-    return 1.0 / (spec.theta**exponents)
+def rotary_frequencies(spec: RopeSpec, max_sequence_tokens: int) -> tuple[Tensor, float]:
+    """(float32 [R / 2], factor of cosines and sines), for a server of sequences up to `max_sequence_tokens`."""
+    plain = 1.0 / _wavelengths(spec)
+    match spec.scaling:
+        case None:
+            return plain, 1.0
+        case LinearScaling(factor):
+            return plain / factor, 1.0
+        case Llama3Scaling():
+            return _llama3(plain, spec.scaling), 1.0
+        case YarnScaling():
+            return _yarn(spec, spec.scaling), spec.scaling.attention_factor
+        case LongRopeScaling():
+            return _longrope(spec, spec.scaling, max_sequence_tokens), spec.scaling.attention_factor
+        case FactorScaling(factors):
+            return plain / torch.tensor(factors), 1.0
 
 
-def _llama3(spec: RopeSpec, loader: LayerLoader) -> Tensor:
-    scaling = spec.llama3
-    assert scaling is not None
-    frequencies = _default(spec, loader)
-    wavelengths = 2 * math.pi / frequencies
+def _wavelengths(spec: RopeSpec) -> Tensor:
+    """In tokens, divided by 2 pi."""
+    return spec.theta ** (torch.arange(0, spec.dim, 2, dtype=torch.float32) / spec.dim)
+
+
+def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
+    wavelengths = 2 * math.pi / plain
     original = scaling.original_max_position_embeddings
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     smooth = (original / wavelengths - low) / (high - low)
-    blended = (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
-    scaled = torch.where(wavelengths > original / low, frequencies / scaling.factor, blended)
-    return torch.where(wavelengths < original / high, frequencies, scaled)
+    blended = (1 - smooth) * plain / scaling.factor + smooth * plain
+    scaled = torch.where(wavelengths > original / low, plain / scaling.factor, blended)
+    return torch.where(wavelengths < original / high, plain, scaled)
 
 
-def _factors(spec: RopeSpec, loader: LayerLoader) -> Tensor:
-    return _default(spec, loader) / loader.vector("rope.factors", spec.dim // 2, torch.float32)
+def _yarn(spec: RopeSpec, scaling: YarnScaling) -> Tensor:
+    def dimension(num_turns: float) -> float:
+        """The dimension that turns so often within the original length."""
+        turns = scaling.original_max_position_embeddings / (num_turns * 2 * math.pi)
+        return spec.dim * math.log(turns) / (2 * math.log(spec.theta))
+
+    low, high = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, spec.dim - 1)
+    width = high - low if high != low else 0.001
+    ramp = ((torch.arange(spec.dim // 2, dtype=torch.float32) - low) / width).clamp(0, 1)
+    wavelengths = _wavelengths(spec)
+    kept = 1 - ramp
+    return 1.0 / (scaling.factor * wavelengths) * (1 - kept) + 1.0 / wavelengths * kept
 
 
-FREQUENCIES: dict[str, Callable[[RopeSpec, LayerLoader], Tensor]] = {
-    "default": _default,
-    "llama3": _llama3,
-    "factors": _factors,
-}
-"""Kind of rotary embedding -> its frequencies [dim / 2], float32."""
+def _longrope(spec: RopeSpec, scaling: LongRopeScaling, max_sequence_tokens: int) -> Tensor:
+    is_long = max_sequence_tokens > scaling.original_max_position_embeddings
+    factors = scaling.long_factors if is_long else scaling.short_factors
+    return 1.0 / (torch.tensor(factors) * _wavelengths(spec))

@@ -16,9 +16,9 @@ class PreNormBlock:
     def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Build the components that the description names."""
         norm = resolve(spec.norm)
-        self._attention_norm = norm(spec, loader, "attention.norm")
+        self._attention_norm = norm(loader, "attention.norm", spec.hidden_size, spec.norm_eps)
         self._attention = resolve(spec.attention)(spec, loader, backend)
-        self._mlp_norm = norm(spec, loader, "mlp.norm")
+        self._mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
         self._mlp = resolve(spec.mlp)(spec, loader)
 
     def __call__(
@@ -28,3 +28,23 @@ class PreNormBlock:
         normed_TD, residual_TD = self._attention_norm(x_TD, residual_TD)
         normed_TD, residual_TD = self._mlp_norm(self._attention(normed_TD, kv, step), residual_TD)
         return self._mlp(normed_TD), residual_TD
+
+
+class SandwichNormBlock(PreNormBlock):
+    """x + norm(attention(norm(x))), then x + norm(mlp(norm(x))). Source: Gemma 2, arXiv 2408.00118."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Build the components that the description names."""
+        super().__init__(spec, loader, backend)
+        norm = resolve(spec.norm)
+        self._attention_output_norm = norm(loader, "attention.output_norm", spec.hidden_size, spec.norm_eps)
+        self._mlp_output_norm = norm(loader, "mlp.output_norm", spec.hidden_size, spec.norm_eps)
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
+        normed_TD, residual_TD = self._attention_norm(x_TD, residual_TD)
+        attended_TD, _ = self._attention_output_norm(self._attention(normed_TD, kv, step), None)
+        normed_TD, residual_TD = self._mlp_norm(attended_TD, residual_TD)
+        return self._mlp_output_norm(self._mlp(normed_TD), None)[0], residual_TD

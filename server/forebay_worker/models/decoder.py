@@ -9,7 +9,7 @@ from torch import Tensor
 
 from forebay_worker.attention.backend import AttentionBackend, AttentionMetadata, AttentionStep
 from forebay_worker.kv_cache import KvCache
-from forebay_worker.layers.embedding import VocabParallelEmbedding, VocabParallelHead, VocabShard
+from forebay_worker.layers.embedding import VocabShard
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.layers.rotary import RotaryEmbedding
 from forebay_worker.models.spec import DecoderSpec, resolve
@@ -18,17 +18,27 @@ from forebay_worker.models.spec import DecoderSpec, resolve
 class Decoder:
     """A decoder-only model, or one rank's shard of it. Every rank of a group must make the same calls."""
 
-    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
-        """Read the weights and build the layers. Raises: ModelRefusedError if a weight does not fit the description."""
+    def __init__(
+        self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend, max_sequence_tokens: int
+    ) -> None:
+        """Read the weights and build the layers. Raises: ModelRefusedError if a weight does not fit the description.
+
+        `max_sequence_tokens`: no sequence becomes longer.
+        """
         block = resolve(spec.block)
         embedding = VocabShard(loader, "embedding", spec.vocab_size, spec.hidden_size)
         head = embedding if spec.tied_head else VocabShard(loader, "head", spec.vocab_size, spec.hidden_size)
+        ropes = list(dict.fromkeys(layer.rope for layer in spec.layers))
         self.backend = backend
-        self._embedding = VocabParallelEmbedding(embedding)
-        self._rotary = RotaryEmbedding(spec.rope, spec.max_position_embeddings, loader)
+        self._embedding = resolve(spec.embedding)(spec, loader, embedding)
+        self._rotaries = [
+            RotaryEmbedding(rope, max_sequence_tokens, loader.dtype, loader.group.device) if rope else None
+            for rope in ropes
+        ]
+        self._rotary_of_layer = [ropes.index(layer.rope) for layer in spec.layers]
         self._blocks = [block(spec, loader.at(layer), backend) for layer in range(spec.num_layers)]
-        self._norm = resolve(spec.norm)(spec, loader, "norm")
-        self._head = VocabParallelHead(head)
+        self._norm = resolve(spec.norm)(loader, "norm", spec.hidden_size, spec.norm_eps)
+        self._head = resolve(spec.head)(spec, head)
 
     def forward(
         self, input_ids_T: Tensor, positions_T: Tensor, kv_cache: KvCache, metadata: AttentionMetadata
@@ -37,13 +47,14 @@ class Decoder:
 
         input_ids_T, positions_T: int64. Returns the hidden states [T, D] after the final norm.
         """
-        step = AttentionStep(self._rotary.at(positions_T), metadata)
-        x_TD, residual_TD = self._embedding(input_ids_T), None
-        for block, kv in zip(self._blocks, kv_cache.layers, strict=True):
-            x_TD, residual_TD = block(x_TD, residual_TD, kv, step)
+        steps = [AttentionStep(rotary.at(positions_T) if rotary else None, metadata) for rotary in self._rotaries]
+        x_TD, residual_TD = self._embedding(input_ids_T, positions_T), None
+        for block, rotary, kv in zip(self._blocks, self._rotary_of_layer, kv_cache.layers, strict=True):
+            x_TD, residual_TD = block(x_TD, residual_TD, kv, steps[rotary])
         hidden_TD: Tensor = self._norm(x_TD, residual_TD)[0]
         return hidden_TD
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """float32 [R, V], the full vocabulary on every rank; ask only for rows that need it."""
-        return self._head(hidden_RD)
+        logits_RV: Tensor = self._head(hidden_RD)
+        return logits_RV

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forebay_worker.models.spec import Llama3Scaling, RopeSpec
+from forebay_worker.models.rope_config import RopeParameters
+from forebay_worker.models.spec import RopeSpec
 from forebay_worker.weights.errors import ModelRefusedError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Of `layer_types`."""
 
 
 class HfConfig:
@@ -39,17 +43,24 @@ class HfConfig:
             raise ModelRefusedError(f"`architectures` of `{self.path}` is `{names}`, expected a list with a name")
         return names[0]
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """A positive integer; `default` when absent or null. Raises: ModelRefusedError naming key and value."""
+    def integer(self, key: str, default: int | None = None, maximum: int | None = None, minimum: int = 1) -> int:
+        """An integer from `minimum`; `default` when absent or null. Raises: ModelRefusedError naming key and value."""
         value = self.fields.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ModelRefusedError(f"`{key}` of `{self.path}` is `{value}`, expected a positive integer")
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            expected = "a positive integer" if minimum == 1 else f"an integer from {minimum}"
+            raise ModelRefusedError(f"`{key}` of `{self.path}` is `{value}`, expected {expected}")
+        if maximum is not None and value > maximum:
+            raise ModelRefusedError(f"`{key}` of `{self.path}` is `{value}`, expected at most {maximum}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number; `default` when absent or null. Raises: ModelRefusedError naming key and value."""
         return _number(self.fields, key, default, self.path)
+
+    def softcap(self, key: str, default: float) -> float:
+        """A bound of scores or logits; `default` when absent, 0 (none) for null."""
+        return self.number(key, default if key not in self.fields else 0.0)
 
     def flag(self, key: str, default: bool) -> bool:
         """A boolean. Raises: ModelRefusedError naming key and value."""
@@ -67,37 +78,44 @@ class HfConfig:
                 f"`{key}` of `{self.path}` is `{json.dumps(value)}`, which is not supported; supported: {allowed}"
             )
 
-    def rope(self, dim: int, default_theta: float = 10000.0) -> RopeSpec:
-        """Rotary parameters, from `rope_parameters` or from the older `rope_theta` and `rope_scaling`.
+    def rope(self, head_dim: int, default_theta: float = 10000.0) -> RopeSpec:
+        """Rotary parameters of whole heads, from `rope_parameters` or from the older `rope_theta` and `rope_scaling`.
 
-        Raises: ModelRefusedError for a kind other than default and llama3.
+        Raises: ModelRefusedError for a kind that is not built, or a field that is missing or wrong.
         """
         self.require("partial_rotary_factor", 1, 1.0)
-        parameters = self.fields.get("rope_parameters") or self.fields.get("rope_scaling") or {}
-        if not isinstance(parameters, dict):
-            raise ModelRefusedError(f"rotary parameters of `{self.path}` are `{parameters}`, expected an object")
-        kind = parameters.get("rope_type", parameters.get("type", "default"))
-        theta = _number(parameters, "rope_theta", self.number("rope_theta", default_theta), self.path)
-        if kind == "default":
-            return RopeSpec(theta, dim)
-        if kind == "llama3":
-            return RopeSpec(theta, dim, kind, self._llama3(parameters))
-        raise ModelRefusedError(
-            f"`rope_type` of `{self.path}` is `{kind}`, which is not supported; supported: `default`, `llama3`"
-        )
+        fields = self.rope_fields()
+        theta = self.number("rope_theta", default_theta)
+        return RopeParameters(fields, self.path, self.integer("max_position_embeddings", 2048)).spec(head_dim, theta)
 
-    def _llama3(self, parameters: Mapping[str, Any]) -> Llama3Scaling:
-        original = parameters.get("original_max_position_embeddings", self.fields.get("max_position_embeddings"))
-        if isinstance(original, bool) or not isinstance(original, int) or original < 1:
+    def rope_fields(self) -> dict[str, Any]:
+        """The object of rotary parameters; empty if there is none. Raises: ModelRefusedError if it is no object."""
+        fields = self.fields.get("rope_parameters") or self.fields.get("rope_scaling") or {}
+        if not isinstance(fields, dict):
+            raise ModelRefusedError(f"rotary parameters of `{self.path}` are `{fields}`, expected an object")
+        # Models that were stretched after training may say outside of the object from what.
+        original = self.fields.get("original_max_position_embeddings")
+        return {**fields, "original_max_position_embeddings": original} if original else fields
+
+    def window(self, default: int | None = None) -> int:
+        """A sliding window of all layers, `default` when absent; 0 for null, which means none."""
+        absent = "sliding_window" not in self.fields
+        if self.fields.get("sliding_window", default) is None:
+            return 0
+        return self.integer("sliding_window", default if absent else None)
+
+    def windows(self, default_types: Sequence[str]) -> list[int]:
+        """Each layer's sliding window, 0 for none: `sliding_window` where `layer_types` says so.
+
+        Raises: ModelRefusedError for another type of layer, or another number of them.
+        """
+        types = self.fields.get("layer_types") or default_types
+        if len(types) != self.integer("num_hidden_layers") or set(types) - {FULL, SLIDING}:
             raise ModelRefusedError(
-                f"`original_max_position_embeddings` of `{self.path}` is `{original}`, expected a positive integer"
+                f"`layer_types` of `{self.path}` is `{types}`, expected `{FULL}` or `{SLIDING}` for each layer"
             )
-        return Llama3Scaling(
-            factor=_number(parameters, "factor", None, self.path),
-            low_freq_factor=_number(parameters, "low_freq_factor", None, self.path),
-            high_freq_factor=_number(parameters, "high_freq_factor", None, self.path),
-            original_max_position_embeddings=original,
-        )
+        window = self.window(4096) if SLIDING in types else 0
+        return [window if kind == SLIDING else 0 for kind in types]
 
 
 def _number(fields: Mapping[str, Any], key: str, default: float | None, path: Path) -> float:

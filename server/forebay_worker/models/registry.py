@@ -6,21 +6,33 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.spec import DecoderSpec
 from forebay_worker.weights.errors import ModelRefusedError
 from forebay_worker.weights.gguf import GgufFile
 
+_HOME = "forebay_worker.models.families."
+
 FAMILIES = {
-    "LlamaForCausalLM": "forebay_worker.models.families.llama",
-    "MistralForCausalLM": "forebay_worker.models.families.mistral",
+    "GPT2LMHeadModel": _HOME + "gpt2",
+    "Gemma2ForCausalLM": _HOME + "gemma2",
+    "Gemma3ForCausalLM": _HOME + "gemma3",
+    "LlamaForCausalLM": _HOME + "llama",
+    "MistralForCausalLM": _HOME + "mistral",
+    "MixtralForCausalLM": _HOME + "mixtral",
+    "Phi3ForCausalLM": _HOME + "phi3",
+    "Qwen2ForCausalLM": _HOME + "qwen2",
+    "Qwen2MoeForCausalLM": _HOME + "qwen2_moe",
+    "Qwen3ForCausalLM": _HOME + "qwen3",
+    "Qwen3MoeForCausalLM": _HOME + "qwen3_moe",
 }
 """`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`."""
 
 GGUF_FAMILIES = {
-    "llama": "forebay_worker.models.families.llama",
+    "llama": _HOME + "llama",
 }
-"""`general.architecture` of a GGUF file -> module with `from_gguf(GgufFile) -> DecoderSpec`."""
+"""`general.architecture` of a GGUF file -> module with `from_gguf(GgufConfig) -> DecoderSpec`."""
 
 
 def spec_from_config(config: HfConfig) -> DecoderSpec:
@@ -33,7 +45,8 @@ def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     """Describe a GGUF file's model. Raises: ModelRefusedError for an unknown architecture or an unsupported key."""
     if file.integer("split.count", 1) > 1:
         raise ModelRefusedError(f"`{file.path}` is one part of several (`split.count`); merge them with gguf-split")
-    spec: DecoderSpec = _family(GGUF_FAMILIES, file.text("general.architecture"), file.path).from_gguf(file)
+    config = GgufConfig(file)
+    spec: DecoderSpec = _family(GGUF_FAMILIES, config.architecture, file.path).from_gguf(config)
     return spec
 
 

@@ -33,16 +33,24 @@ def _problem(spec: DecoderSpec, num_shards: int, storage_of: StorageOf) -> str |
     if spec.num_kv_heads % num_shards and num_shards % spec.num_kv_heads:
         name = spec.names["attention.key"].at(0)
         return f"the `{spec.num_kv_heads}` key-value heads of `{name}` neither divide nor repeat evenly"
-    widths = {"attention.output": spec.num_heads * spec.head_dim, "mlp.down": spec.intermediate_size}
-    for role, width in widths.items():
+    for role, width in _row_parallel_widths(spec).items():
         if problem := _width_problem(spec, role, width, num_shards, storage_of):
             return problem
     return None
 
 
+def _row_parallel_widths(spec: DecoderSpec) -> dict[str, int]:
+    """Roles of the weights whose columns are divided -> how many they have."""
+    widths = {"attention.output": spec.num_heads * spec.head_dim, "mlp.down": spec.intermediate_size}
+    if spec.experts:
+        widths["experts.down"] = spec.experts.intermediate_size
+        widths["shared_expert.down"] = spec.experts.shared_intermediate_size
+    return {role: width for role, width in widths.items() if role in spec.names}
+
+
 def _width_problem(spec: DecoderSpec, role: str, width: int, num_shards: int, storage_of: StorageOf) -> str | None:
     for layer in range(spec.num_layers):
-        name = spec.names[role].at(layer)
+        name = spec.names[role].at(layer, 0)
         block = storage_of(name).block_size
         if width % (num_shards * block):
             unit = f"whole blocks of {block}" if block > 1 else "whole columns"

@@ -70,15 +70,14 @@ def _open_folder(path: Path) -> ModelSource:
 def _checked(source: ModelSource) -> ModelSource:
     """Refuse a checkpoint that lacks a tensor of the description."""
     present = frozenset(source.tensors.names())
-    wanted = {role: name for role, name in source.spec.names.items() if role != "rope.factors"}
-    if source.spec.tied_head:
-        wanted.pop("head", None)
-    for name in wanted.values():
-        for layer in range(source.spec.num_layers) if "{layer}" in name.template else (None,):
-            if name.at(layer) not in present:
-                raise ModelRefusedError(
-                    f"`{source.path}` has no tensor `{name.at(layer)}`, which `{source.spec.architecture}` needs"
-                )
+    spec = source.spec
+    num_experts = spec.experts.num_experts if spec.experts else 0
+    for role, name in spec.names.items():
+        if role == "head" and spec.tied_head:
+            continue
+        for one in name.all(spec.num_layers, num_experts):
+            if one not in present:
+                raise ModelRefusedError(f"`{source.path}` has no tensor `{one}`, which `{spec.architecture}` needs")
     return source
 
 

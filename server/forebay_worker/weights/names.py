@@ -1,4 +1,4 @@
-"""Roles of tensors -> names in a checkpoint, and what a file format did to their rows."""
+"""Roles of tensors -> names in a checkpoint, and what a file format did to them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from forebay_worker.weights.errors import ModelRefusedError
 from forebay_worker.weights.stored import StoredTensor
 
-RowOrder = Callable[[int], npt.NDArray[np.int64]]
-"""Number of rows -> for each row as we want it, the row where it lies in the file."""
+Arrangement = Callable[[StoredTensor], StoredTensor]
+"""A tensor as it lies in the file -> the same, or a part of it, as layers want it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightName:
-    """Where a role's tensor lies; `{layer}` in `template` stands for the layer's number."""
+    """Where a role's tensor lies; `{layer}` and `{expert}` in `template` stand for their numbers."""
 
     template: str
-    row_order: RowOrder | None = None
+    arrange: Arrangement | None = None
+    num_stacked: int = 0
+    """Experts whose matrices lie one below the other in this tensor; 0: each is a tensor of its own."""
 
-    def at(self, layer: int | None) -> str:
+    def at(self, layer: int | None, expert: int | None = None) -> str:
         """The tensor's name in one layer, or outside the layers."""
-        return self.template.format(layer=layer)
+        return self.template.format(layer=layer, expert=expert)
+
+    def all(self, num_layers: int, num_experts: int) -> list[str]:
+        """The names that the template stands for."""
+        layers = range(num_layers) if "{layer}" in self.template else range(1)
+        experts = range(num_experts) if "{expert}" in self.template else range(1)
+        return [self.at(layer, expert) for layer in layers for expert in experts]
 
 
 def named(templates: Mapping[str, str]) -> dict[str, WeightName]:
-    """Names without a row order."""
+    """Names of tensors that lie in the file as layers want them."""
     return {role: WeightName(template) for role, template in templates.items()}
 
 
@@ -54,39 +61,48 @@ def hf_decoder_names() -> dict[str, WeightName]:
     )
 
 
-def gguf_decoder_names() -> dict[str, WeightName]:
-    """The names that llama.cpp gives the same tensors."""
-    layer = "blk.{layer}."
-    return named(
-        {
-            "embedding": "token_embd.weight",
-            "attention.norm": layer + "attn_norm.weight",
-            "attention.query": layer + "attn_q.weight",
-            "attention.key": layer + "attn_k.weight",
-            "attention.value": layer + "attn_v.weight",
-            "attention.output": layer + "attn_output.weight",
-            "mlp.norm": layer + "ffn_norm.weight",
-            "mlp.gate": layer + "ffn_gate.weight",
-            "mlp.up": layer + "ffn_up.weight",
-            "mlp.down": layer + "ffn_down.weight",
-            "norm": "output_norm.weight",
-            "head": "output.weight",
-            "rope.factors": "rope_freqs.weight",
-        }
-    )
+def biases(names: Mapping[str, WeightName], *roles: str) -> dict[str, WeightName]:
+    """Names of the biases of linear layers, which lie beside their weights."""
+    return named({f"{role}.bias": names[role].template.removesuffix("weight") + "bias" for role in roles})
 
 
-def undo_adjacent_rotary(head_dim: int) -> RowOrder:
-    """Row order of a query or key weight whose heads were interleaved for rotation of adjacent pairs.
+def without_mlp(names: Mapping[str, WeightName]) -> dict[str, WeightName]:
+    """Names of a model whose feed-forward layers are experts; the norm before them stays."""
+    return {role: name for role, name in names.items() if role not in ("mlp.gate", "mlp.up", "mlp.down")}
+
+
+def undo_adjacent_rotary(head_dim: int) -> Arrangement:
+    """Rows of a query or key weight whose heads were interleaved for rotation of adjacent pairs, put in our order.
 
     llama.cpp stores row 2i + j of a head where transformers has row j * head_dim / 2 + i. Whole rows move, so
     quantized blocks stay whole.
     """
 
-    def order(num_rows: int) -> npt.NDArray[np.int64]:
-        return np.arange(num_rows).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+    def arrange(tensor: StoredTensor) -> StoredTensor:
+        order = np.arange(tensor.num_rows).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+        return tensor.reorder_rows(order)
 
-    return order
+    return arrange
+
+
+def rows(start: int, stop: int) -> Arrangement:
+    """One part of a matrix that merges several."""
+    return lambda tensor: tensor.rows(start, stop)
+
+
+def elements(start: int, stop: int) -> Arrangement:
+    """One part of a vector that merges several."""
+    return lambda tensor: tensor.columns(start, stop)
+
+
+def of_vector(arrange: Arrangement) -> Arrangement:
+    """What `arrange` does to the rows of a matrix, done to the elements of a vector."""
+    return lambda tensor: arrange(tensor.transposed()).transposed()
+
+
+def transposed_rows(start: int, stop: int) -> Arrangement:
+    """One part of a matrix that is stored as inputs by outputs."""
+    return lambda tensor: tensor.transposed().rows(start, stop)
 
 
 class TensorSource(Protocol):
@@ -108,16 +124,31 @@ class Checkpoint:
         self._present = frozenset(source.names())
         self._read: set[str] = set()
 
-    def read(self, role: str, layer: int | None = None) -> StoredTensor:
-        """The tensor of a role, rows in our order. Raises: ModelRefusedError if the checkpoint lacks it."""
+    def describes(self, role: str) -> bool:
+        """Whether the description has a tensor for a role that not every model has."""
+        return role in self._names
+
+    def read(self, role: str, layer: int | None = None, expert: int | None = None) -> StoredTensor:
+        """The tensor of a role, in our order. Raises: ModelRefusedError if the checkpoint lacks it."""
         entry = self._names[role]
-        name = entry.at(layer)
+        name = entry.at(layer, expert)
         if name not in self._present:
             raise ModelRefusedError(f"the checkpoint has no tensor `{name}`, which its architecture needs")
         self._read.add(name)
         tensor = self._source.read(name)
-        return tensor.reorder_rows(entry.row_order(tensor.num_rows)) if entry.row_order else tensor
+        if entry.num_stacked and expert is not None:
+            tensor = _of_expert(tensor, entry.num_stacked, expert)
+        return entry.arrange(tensor) if entry.arrange else tensor
 
     def unread(self) -> list[str]:
         """Names of tensors that nothing has read."""
         return sorted(self._present - self._read)
+
+
+def _of_expert(tensor: StoredTensor, num_experts: int, expert: int) -> StoredTensor:
+    num_rows, rest = divmod(tensor.num_rows, num_experts)
+    if rest:
+        raise ModelRefusedError(
+            f"tensor `{tensor.name}` has `{tensor.num_rows}` rows, expected as many for each of `{num_experts}` experts"
+        )
+    return tensor.rows(expert * num_rows, (expert + 1) * num_rows)

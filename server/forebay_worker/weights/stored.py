@@ -74,6 +74,16 @@ class StoredTensor:
         """Row i of the result is row `order[i]`. Copies."""
         return dataclasses.replace(self, data=self.data[order])
 
+    def transposed(self) -> StoredTensor:
+        """Columns as rows. Copies. Raises: ModelRefusedError for quantized blocks, which lie along rows."""
+        if self.storage.is_quantized:
+            raise ModelRefusedError(
+                f"tensor `{self.name}` has type `{self.storage.name}`, expected a float type: it must be transposed"
+            )
+        items = self.data.reshape(self.num_rows, self.num_columns, self.storage.block_bytes)
+        data = np.ascontiguousarray(items.swapaxes(0, 1)).reshape(self.num_columns, -1)
+        return dataclasses.replace(self, num_columns=self.num_rows, data=data)
+
 
 def stored_tensor(name: str, storage: StorageType, shape: tuple[int, ...], raw: Bytes) -> StoredTensor:
     """Give raw bytes their shape (outermost first). The caller has checked that the sizes agree."""

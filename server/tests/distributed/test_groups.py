@@ -13,20 +13,24 @@ from gguf import GGMLQuantizationType as Type
 
 from forebay_worker.distributed.groups import ProcessGroup, join
 
-from ..models.tiny_configs import TINY  # noqa: TID252 (tests share configurations)
+from ..models.tiny_configs import TINY, TINY_CONFIGS  # noqa: TID252 (tests share configurations)
 from ..models.tiny_gguf import write_tiny_gguf  # noqa: TID252
 from .shard import PROMPT
 
 VARIANTS = {
-    "two key-value heads": {},
-    "one key-value head, held by both": {"num_key_value_heads": 1},
-    "tied head": {"tie_word_embeddings": True},
+    **TINY_CONFIGS,
+    "one key-value head, held by both": {**TINY, "num_key_value_heads": 1},
+    "tied head": {**TINY, "tie_word_embeddings": True},
+    "biases": {**TINY, "attention_bias": True, "mlp_bias": True},
 }
 
 
 @pytest.fixture(scope="module")
 def models(make_folder, tmp_path_factory) -> dict[str, Path]:
-    paths = {name: make_folder("LlamaForCausalLM", {**TINY, **fields})[0] for name, fields in VARIANTS.items()}
+    paths = {
+        name: make_folder(name if name in TINY_CONFIGS else "LlamaForCausalLM", fields)[0]
+        for name, fields in VARIANTS.items()
+    }
     paths["quantized"] = write_tiny_gguf(tmp_path_factory.mktemp("gguf"), lambda name: Type.Q4_1)[0]
     return paths
 

@@ -77,7 +77,7 @@ def test_rows_of_a_mixed_step_do_not_see_each_other(pair, load):
 
 def test_every_component_of_a_description_resolves(pair):
     spec = open_model(pair[0]).spec
-    for component in (spec.block, spec.attention, spec.mlp, spec.norm):
+    for component in (spec.embedding, spec.head, spec.block, spec.attention, spec.mlp, spec.norm):
         assert callable(resolve(component))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from gguf import GGMLQuantizationType as Type
 
 from forebay_worker.models.source import open_model
@@ -14,6 +16,7 @@ from .tiny_gguf import write_tiny_gguf
 
 
 def folder_with(tmp_path, **fields):
+    safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **TINY, **fields}))
     return tmp_path
 
@@ -21,21 +24,46 @@ def folder_with(tmp_path, **fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"attention_bias": True}, r"`attention_bias` of .* is `true`, which is not supported; supported: `false`"),
-        ({"mlp_bias": True}, r"`mlp_bias` of .* is `true`"),
+        ({"attention_bias": "yes"}, r"`attention_bias` of .* is `yes`, expected true or false"),
+        ({"mlp_bias": 1}, r"`mlp_bias` of .* is `1`, expected true or false"),
         ({"hidden_act": "gelu"}, r'`hidden_act` of .* is `"gelu"`, which is not supported; supported: `"silu"`'),
         ({"quantization_config": {"quant_method": "gptq"}}, r"`quantization_config` of .* is .*gptq"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, r"`rope_type` of .* is `linear`.*`default`, `llama3`"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, r"`rope_type` of .* is `yarn`"),
+        ({"rope_scaling": {"type": "ntk"}}, r"`rope_type` of .* is `ntk`.*`default`, `dynamic`, `linear`, `llama3`"),
+        ({"rope_scaling": {"type": "linear"}}, r"`factor` of .* is `None`, expected a number"),
+        ({"rope_parameters": [1]}, r"rotary parameters of .* are `\[1\]`, expected an object"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}},
+            r"`short_factor` of .* is `\[1.0\]`, expected a list of `8` numbers",
+        ),
         ({"partial_rotary_factor": 0.5}, r"`partial_rotary_factor` of .* is `0.5`"),
         ({"num_hidden_layers": 0}, r"`num_hidden_layers` of .* is `0`, expected a positive integer"),
         ({"vocab_size": "many"}, r"`vocab_size` of .* is `many`"),
         (
-            {"architectures": ["GPT2LMHeadModel"]},
-            r"`GPT2LMHeadModel` .*supported: LlamaForCausalLM, ",
+            {"architectures": ["BertForMaskedLM"]},
+            r"`BertForMaskedLM` .*supported: GPT2LMHeadModel, ",
         ),
         ({"architectures": []}, r"`architectures` of .* is `\[\]`"),
-        ({"architectures": ["MistralForCausalLM"], "sliding_window": 64}, r"`sliding_window` of .* is `64`, below"),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": "far"}, r"`sliding_window` of .* is `far`"),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": ["chunked"] * 2},
+            r"`layer_types` of .* is `\['chunked', 'chunked'\]`, expected `full_attention` or `sliding_attention`",
+        ),
+        (
+            {"architectures": ["Qwen2MoeForCausalLM"], "mlp_only_layers": [0]},
+            r"`mlp_only_layers` of .* is `\[0\]`, which is not supported; supported: `\[\]`",
+        ),
+        (
+            {"architectures": ["MixtralForCausalLM"], "num_local_experts": 2, "num_experts_per_tok": 3},
+            r"`num_experts_per_tok` of .* is `3`, expected at most 2",
+        ),
+        (
+            {"architectures": ["GPT2LMHeadModel"], "scale_attn_by_inverse_layer_idx": True},
+            r"`scale_attn_by_inverse_layer_idx` of .* is `true`",
+        ),
+        (
+            {"architectures": ["Gemma2ForCausalLM"], "use_bidirectional_attention": True},
+            r"`use_bidirectional_attention` of .* is `true`",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -45,9 +73,10 @@ def test_a_configuration_that_is_not_built_is_refused(tmp_path, fields, message)
 
 
 def test_pickles_are_never_loaded(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    folder_with(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"only as `pytorch_model.bin`: pickles can run code and are never loaded"):
-        open_model(folder_with(tmp_path))
+        open_model(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "message"), [("nothing", "does not exist"), ("model.txt", "neither a folder nor")])

@@ -25,9 +25,46 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
+WINDOW = 8
+"""Shorter than every prompt of the parity tests."""
+
+EXPERTS = {"num_experts_per_tok": 2, "norm_topk_prob": True, "moe_intermediate_size": 48, "num_experts": 5}
+
+GEMMA = {**TINY, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": WINDOW, "pad_token_id": 0}
+
+TINY_GPT2 = {
+    "n_layer": 2,
+    "n_embd": 64,
+    "n_head": 4,
+    "vocab_size": 101,
+    "n_positions": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + i / 10 for i in range(8)],
+    "long_factor": [2.0 + i for i in range(8)],
+    "original_max_position_embeddings": 16,
+}
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+
 TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "GPT2LMHeadModel": TINY_GPT2,
+    "Gemma2ForCausalLM": {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 20.0},
+    "Gemma3ForCausalLM": {**GEMMA, "num_hidden_layers": 3, "sliding_window_pattern": 3},
     "LlamaForCausalLM": TINY,
-    "MistralForCausalLM": {**TINY, "sliding_window": None},
+    "MistralForCausalLM": {**TINY, "sliding_window": WINDOW},
+    "MixtralForCausalLM": {**TINY, "num_local_experts": 5, "num_experts_per_tok": 2},
+    "Phi3ForCausalLM": {**TINY, "sliding_window": WINDOW, "pad_token_id": 0},
+    "Qwen2ForCausalLM": TINY,
+    "Qwen2MoeForCausalLM": {**TINY, **EXPERTS, "norm_topk_prob": False, "shared_expert_intermediate_size": 32},
+    "Qwen3ForCausalLM": {**TINY, "head_dim": 16},
+    "Qwen3MoeForCausalLM": {**TINY, **EXPERTS, "head_dim": 16},
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,5 +73,44 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, as many key-value heads as query heads": ("LlamaForCausalLM", {**TINY, "num_key_value_heads": 4}),
     "llama, one key-value head": ("LlamaForCausalLM", {**TINY, "num_key_value_heads": 1}),
     "llama, llama3 rope": ("LlamaForCausalLM", {**TINY, "rope_parameters": LLAMA3_ROPE}),
+    "llama, linear rope": (
+        "LlamaForCausalLM",
+        {**TINY, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}},
+    ),
+    "llama, dynamic rope": (
+        "LlamaForCausalLM",
+        {**TINY, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}},
+    ),
     "llama, head_dim of its own": ("LlamaForCausalLM", {**TINY, "head_dim": 32}),
+    "llama, biases": ("LlamaForCausalLM", {**TINY, "attention_bias": True, "mlp_bias": True}),
+    "mistral, no window": ("MistralForCausalLM", {**TINY, "sliding_window": None}),
+    "mixtral, window": (
+        "MixtralForCausalLM",
+        {**TINY, "num_local_experts": 4, "num_experts_per_tok": 3, "sliding_window": WINDOW},
+    ),
+    "qwen2, yarn rope": ("Qwen2ForCausalLM", {**TINY, "rope_parameters": YARN}),
+    "qwen2, window in the last layer": (
+        "Qwen2ForCausalLM",
+        {**TINY, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    ),
+    "gemma3, stretched": (
+        "Gemma3ForCausalLM",
+        {
+            **GEMMA,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "phi3, longrope beyond the original length": (
+        "Phi3ForCausalLM",
+        {**TINY, "pad_token_id": 0, "original_max_position_embeddings": 16, "rope_parameters": LONGROPE},
+    ),
+    "phi3, partly rotated": (
+        "Phi3ForCausalLM",
+        {**TINY, "pad_token_id": 0, "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ),
 }

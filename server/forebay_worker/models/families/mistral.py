@@ -1,30 +1,25 @@
-"""Mistral: Llama's shape; its sliding window is refused unless no sequence can be longer than it."""
+"""Mistral: Llama's shape with one sliding window in all layers."""
 
 from __future__ import annotations
 
-import dataclasses
-
-from forebay_worker.models.families import llama
 from forebay_worker.models.hf_config import HfConfig
+from forebay_worker.models.hf_decoder import hf_decoder
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.errors import ModelRefusedError
+from forebay_worker.weights.names import hf_decoder_names
 
-DEFAULT_MAX_POSITION_EMBEDDINGS = 4096 * 32
-"""transformers' `MistralConfig`; so is a window of 4096 when the field is absent, which null switches off."""
+DEFAULT_WINDOW = 4096
+"""transformers' `MistralConfig` when the field is absent; null switches it off."""
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
     """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
-    max_positions = config.integer("max_position_embeddings", DEFAULT_MAX_POSITION_EMBEDDINGS)
-    window = config.fields.get("sliding_window", 4096)
-    if window is not None and window < max_positions:
-        raise ModelRefusedError(
-            f"`sliding_window` of `{config.path}` is `{window}`, below `max_position_embeddings` `{max_positions}`; "
-            "sliding windows are not supported"
-        )
-    spec = llama.from_config(config)
-    return dataclasses.replace(
-        spec,
-        max_position_embeddings=max_positions,
+    config.require("hidden_act", "silu")
+    config.require("layer_types")
+    window = config.window(DEFAULT_WINDOW)
+    return hf_decoder(
+        config,
+        hf_decoder_names(),
+        [window] * config.integer("num_hidden_layers"),
+        max_position_embeddings=config.integer("max_position_embeddings", 4096 * 32),
         num_kv_heads=config.integer("num_key_value_heads", 8),
     )

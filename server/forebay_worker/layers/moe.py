@@ -1,0 +1,90 @@
+"""Feed-forward layers made of experts. T = tokens, D = model width, E = experts, K = experts of one token."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forebay_kernels.ops.activation import gated_activation
+from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, resolve
+from forebay_worker.quantization.method import LinearMethod
+
+
+def top_k_of_softmax(logits_TE: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
+    """(float32 weights [T, K], experts [T, K]): the largest probabilities as they are, so that they add up to less."""
+    weights_TK, experts_TK = logits_TE.float().softmax(dim=-1).topk(num_chosen, dim=-1)
+    return weights_TK, experts_TK
+
+
+def renormalized_top_k_of_softmax(logits_TE: Tensor, num_chosen: int) -> tuple[Tensor, Tensor]:
+    """(float32 weights [T, K], experts [T, K]): the largest probabilities, divided by their sum."""
+    weights_TK, experts_TK = top_k_of_softmax(logits_TE, num_chosen)
+    return weights_TK / weights_TK.sum(dim=-1, keepdim=True), experts_TK
+
+
+class SwiGluExpert:
+    """One rank's neurons of one expert; its output is this rank's share of a sum over ranks."""
+
+    def __init__(self, loader: LayerLoader, prefix: str, hidden_size: int, width: int) -> None:
+        """Read the neurons of the roles `prefix`.gate, .up and .down."""
+        own = loader.group.shard(width)
+        gate = loader.matrix(prefix + ".gate", width, hidden_size).rows(own.start, own.stop)
+        up = loader.matrix(prefix + ".up", width, hidden_size).rows(own.start, own.stop)
+        down = loader.matrix(prefix + ".down", hidden_size, width).columns(own.start, own.stop)
+        self._gate_up = loader.linear([gate, up])
+        self._down = loader.linear([down])
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], to be summed over ranks."""
+        return self._down.apply(gated_activation(self._gate_up.apply(x_TD), "silu"))
+
+
+class ExpertsMlp:
+    """Each token passes the experts that its router chose. Source: arXiv 2401.04088."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+        """Read the router, whole, and this rank's neurons of every expert."""
+        assert spec.experts is not None
+        experts: ExpertsSpec = spec.experts
+        self._group = loader.group
+        self._routing = resolve(experts.routing)
+        self._num_chosen = experts.num_experts_per_token
+        router = loader.matrix("experts.router", experts.num_experts, spec.hidden_size)
+        self._router: LinearMethod = loader.linear([router])
+        self._experts = [
+            SwiGluExpert(loader.of_expert(expert), "experts", spec.hidden_size, experts.intermediate_size)
+            for expert in range(experts.num_experts)
+        ]
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], whole on every rank."""
+        return self._group.all_reduce(self._share(x_TD))
+
+    def _share(self, x_TD: Tensor) -> Tensor:
+        """This rank's share of the sum. A token's experts are added in their own order, whoever else is in the step."""
+        weights_TK, experts_TK = self._routing(self._router.apply(x_TD), self._num_chosen)
+        out_TD = torch.zeros_like(x_TD)
+        for expert in experts_TK.unique().tolist():
+            tokens, choices = torch.where(experts_TK == expert)
+            share_TD = self._experts[expert](x_TD[tokens]) * weights_TK[tokens, choices, None]
+            out_TD.index_add_(0, tokens, share_TD.to(out_TD.dtype))
+        return out_TD
+
+
+class SharedExpertMlp(ExpertsMlp):
+    """The same with one more expert that every token passes, behind a gate of its own: Qwen2-MoE's."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
+        """Read the router, the gate, and this rank's neurons of every expert."""
+        super().__init__(spec, loader)
+        assert spec.experts is not None
+        width = spec.experts.shared_intermediate_size
+        self._shared = SwiGluExpert(loader, "shared_expert", spec.hidden_size, width)
+        self._gate_D = loader.vector("shared_expert.router", spec.hidden_size)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """[T, D], whole on every rank."""
+        opening_T1 = F.linear(x_TD, self._gate_D[None]).sigmoid()
+        return self._group.all_reduce(self._share(x_TD) + opening_T1 * self._shared(x_TD))

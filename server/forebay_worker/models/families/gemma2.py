@@ -1,0 +1,59 @@
+"""Gemma 2: norms before and after each part, every second layer windowed, bounded scores and logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
+from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
+from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.names import WeightName, biases, hf_decoder_names, named
+
+COMPONENTS: dict[str, Any] = {
+    "embedding": "forebay_worker.layers.embedding:ScaledTokenEmbedding",
+    "block": "forebay_worker.models.blocks:SandwichNormBlock",
+    "mlp": "forebay_worker.layers.mlp:GeGluMlp",
+}
+UNIT_OFFSET_NORM = "forebay_worker.layers.norm:UnitOffsetRmsNorm"
+"""Of safetensors; GGUF files hold the sum with 1."""
+SOFTCAPPED_HEAD = "forebay_worker.layers.embedding:SoftcappedHead"
+
+
+def from_config(config: HfConfig) -> DecoderSpec:
+    """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
+    num_layers = config.integer("num_hidden_layers")
+    windows = config.windows([FULL if layer % 2 else SLIDING for layer in range(num_layers)])
+    return hf_decoder(config, gemma_names(config), windows, **gemma_fields(config, 50.0, 30.0))
+
+
+def gemma_names(config: HfConfig) -> dict[str, WeightName]:
+    """Names of the tensors; the norm before the feed-forward layer is not where Llama has it."""
+    layer = "model.layers.{layer}."
+    names = hf_decoder_names() | named(
+        {
+            "attention.output_norm": layer + "post_attention_layernorm.weight",
+            "mlp.norm": layer + "pre_feedforward_layernorm.weight",
+            "mlp.output_norm": layer + "post_feedforward_layernorm.weight",
+        }
+    )
+    if config.flag("attention_bias", False):
+        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    return names
+
+
+def gemma_fields(config: HfConfig, attention_softcap: float, final_softcap: float) -> dict[str, Any]:
+    """DecoderSpec's fields that Gemma 2 and 3 share; the softcaps are for a configuration without the fields."""
+    config.require("hidden_activation", "gelu_pytorch_tanh")
+    config.require("use_bidirectional_attention", False)
+    final_softcap = config.softcap("final_logit_softcapping", final_softcap)
+    return {
+        **COMPONENTS,
+        **({"head": SOFTCAPPED_HEAD, "final_softcap": final_softcap} if final_softcap else {}),
+        "norm": UNIT_OFFSET_NORM,
+        "attention_scale": config.number("query_pre_attn_scalar", 256) ** -0.5,
+        "attention_softcap": config.softcap("attn_logit_softcapping", attention_softcap),
+        "head_dim": config.integer("head_dim", 256),
+        "num_kv_heads": config.integer("num_key_value_heads", 4),
+        "tied_head": config.flag("tie_word_embeddings", True),
+        "max_position_embeddings": config.integer("max_position_embeddings", 8192),
+    }

@@ -1,0 +1,32 @@
+"""Qwen 3: Llama's shape with norms of each head of queries and keys."""
+
+from __future__ import annotations
+
+from forebay_worker.models.families import qwen2
+from forebay_worker.models.hf_config import HfConfig
+from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
+from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.names import biases, hf_decoder_names, named
+
+ATTENTION = "forebay_worker.layers.attention:NormedQueryKeyAttention"
+
+HEAD_NORMS = {
+    "attention.query_norm": "model.layers.{layer}.self_attn.q_norm.weight",
+    "attention.key_norm": "model.layers.{layer}.self_attn.k_norm.weight",
+}
+
+
+def from_config(config: HfConfig) -> DecoderSpec:
+    """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
+    config.require("hidden_act", "silu")
+    names = hf_decoder_names() | named(HEAD_NORMS)
+    if config.flag("attention_bias", False):
+        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    return hf_decoder(
+        config,
+        names,
+        qwen2.windows(config),
+        attention=ATTENTION,
+        head_dim=config.integer("head_dim", 128),
+        max_position_embeddings=config.integer("max_position_embeddings", 32768),
+    )

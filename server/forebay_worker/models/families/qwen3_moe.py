@@ -1,0 +1,34 @@
+"""Qwen 3 MoE: Qwen 3's shape, its feed-forward layers made of experts."""
+
+from __future__ import annotations
+
+from forebay_worker.models.families.qwen2_moe import ROUTING, expert_names, refuse_dense_layers
+from forebay_worker.models.families.qwen3 import ATTENTION, HEAD_NORMS
+from forebay_worker.models.hf_config import HfConfig
+from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_experts
+from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.names import biases, hf_decoder_names, named, without_mlp
+
+MLP = "forebay_worker.layers.moe:ExpertsMlp"
+
+
+def from_config(config: HfConfig) -> DecoderSpec:
+    """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
+    refuse_dense_layers(config)
+    names = without_mlp(hf_decoder_names()) | named(HEAD_NORMS) | expert_names()
+    if config.flag("attention_bias", False):
+        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    window = config.window(4096) if config.flag("use_sliding_window", False) else 0
+    # Older files say `num_experts`, newer ones `num_local_experts`.
+    num_experts = "num_local_experts" if "num_local_experts" in config.fields else "num_experts"
+    routing = ROUTING[config.flag("norm_topk_prob", False)]
+    return hf_decoder(
+        config,
+        names,
+        [window] * config.integer("num_hidden_layers"),
+        attention=ATTENTION,
+        mlp=MLP,
+        experts=hf_experts(config, num_experts, "moe_intermediate_size", routing),
+        num_kv_heads=config.integer("num_key_value_heads", 4),
+        max_position_embeddings=config.integer("max_position_embeddings", 32768),
+    )

@@ -1,0 +1,60 @@
+"""What most config.json files share: sizes of a decoder of Llama's shape, under the names that transformers uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forebay_worker.models.hf_config import HfConfig
+from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, LayerSpec
+from forebay_worker.weights.names import WeightName
+
+QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
+
+
+def hf_decoder(
+    config: HfConfig,
+    names: Mapping[str, WeightName],
+    windows: Sequence[int] | None = None,
+    default_theta: float = 10000.0,
+    **fields: Any,  # noqa: ANN401 (DecoderSpec's)
+) -> DecoderSpec:
+    """Describe a decoder; `windows`: of each layer, none if absent; `fields`: of DecoderSpec, in place of the usual.
+
+    Raises: ModelRefusedError for what is not built.
+    """
+    config.require("quantization_config")
+    num_heads = config.integer("num_attention_heads")
+    num_layers = config.integer("num_hidden_layers")
+    head_dim = fields.get("head_dim") or config.integer("head_dim", config.integer("hidden_size") // num_heads)
+    usual: dict[str, Any] = {
+        "architecture": config.architecture(),
+        "hidden_size": config.integer("hidden_size"),
+        "intermediate_size": config.integer("intermediate_size"),
+        "num_heads": num_heads,
+        "num_kv_heads": config.integer("num_key_value_heads", num_heads),
+        "head_dim": head_dim,
+        "vocab_size": config.integer("vocab_size"),
+        "max_position_embeddings": config.integer("max_position_embeddings", 2048),
+        "norm_eps": config.number("rms_norm_eps", 1e-6),
+        "tied_head": config.flag("tie_word_embeddings", False),
+        "names": names,
+    }
+    if "layers" not in fields:
+        rope = config.rope(head_dim, default_theta)
+        usual["layers"] = tuple(LayerSpec(rope, window) for window in windows or [0] * num_layers)
+    return DecoderSpec(**{**usual, **fields})
+
+
+def hf_experts(
+    config: HfConfig, num_experts_key: str, width_key: str, routing: str, shared_width: int = 0
+) -> ExpertsSpec:
+    """The experts of a config.json. Raises: ModelRefusedError if a token were to pass more experts than there are."""
+    num_experts = config.integer(num_experts_key)
+    return ExpertsSpec(
+        num_experts=num_experts,
+        num_experts_per_token=config.integer("num_experts_per_tok", maximum=num_experts),
+        intermediate_size=config.integer(width_key),
+        routing=routing,
+        shared_intermediate_size=shared_width,
+    )
