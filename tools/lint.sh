@@ -23,6 +23,7 @@ check "import walls" "$bin/lint-imports" --no-cache
 check "architecture map" "$python" tools/check_map.py
 check "generated protobuf code" "$python" tools/generate_proto.py --check
 check "dependencies" "$cargo_deny" --log-level error check --hide-inclusion-graph bans licenses sources
+check "chat template fixture" "$python" router/text/tests/fixtures/make_templates.py --check
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'lint failed: %s\n' "${failed[@]}" >&2

@@ -36,8 +36,8 @@ fn every_template_renders_to_the_bytes_that_jinja2_gives() {
     for template in fixture["templates"].as_array().unwrap() {
         let source = template["template"].as_str().unwrap();
         let compiled = ChatTemplate::compile_with_clock(source, Some("<s>"), Some("</s>"), now).unwrap();
-        for (index, (case, expected)) in cases.iter().zip(template["expected"].as_array().unwrap()).enumerate() {
-            let rendered = compiled.render(&inputs(case));
+        for (index, expected) in template["expected"].as_object().unwrap() {
+            let rendered = compiled.render(&inputs(&cases[index.parse::<usize>().unwrap()]));
             num_rendered += 1;
             if rendered.as_deref().ok() != expected.as_str() {
                 wrong.push(format!("{} {index}:\nours     {rendered:?}\nexpected {expected:?}", template["name"]));
@@ -45,5 +45,5 @@ fn every_template_renders_to_the_bytes_that_jinja2_gives() {
         }
     }
     assert!(wrong.is_empty(), "{} of {num_rendered} differ:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(num_rendered >= 150, "{num_rendered}");
+    assert!(fixture["templates"].as_array().unwrap().len() >= 200 && num_rendered >= 2000, "{num_rendered}");
 }

@@ -2,6 +2,7 @@
 //!
 //! - `{% generation %}` marks what the assistant said, for training; here it becomes a block like any other.
 //! - `x[::-1]` becomes a method call, since minijinja's own slice panics on an empty value.
+//! - `'...' % (a, b)` becomes the filter `format`, since minijinja's `%` takes numbers only.
 //!
 //! Text outside tags, comments, raw blocks and string literals stay as they are.
 
@@ -95,11 +96,37 @@ fn adapt_tag(tag: &str, result: &mut String) {
             result.push_str("()");
             rest = &rest[len..];
         } else {
-            let len = literal_len(rest).unwrap_or_else(|| first_len(rest));
+            let literal = literal_len(rest);
+            let len = literal.unwrap_or_else(|| first_len(rest));
             result.push_str(&rest[..len]);
             rest = &rest[len..];
+            if let Some(arguments) = literal.and_then(|_| formatted(rest)) {
+                result.push_str("|format");
+                rest = arguments;
+            }
         }
     }
+}
+
+/// What follows a string literal from the parenthesis on, if that is `% (...)` and nothing binds closer to the
+/// parentheses than the `%` does.
+fn formatted(after_literal: &str) -> Option<&str> {
+    let arguments = after_literal.trim_start().strip_prefix('%')?.trim_start();
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < arguments.len() {
+        let rest = &arguments[at..];
+        match rest.as_bytes()[0] {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        at += literal_len(rest).unwrap_or_else(|| first_len(rest));
+        if depth == 0 {
+            break;
+        }
+    }
+    let binds_closer = arguments[at..].trim_start().starts_with(['|', '.', '[', '(']);
+    (arguments.starts_with('(') && !binds_closer).then_some(arguments)
 }
 
 /// The length of a string literal that begins here, closing quote included.
@@ -145,6 +172,15 @@ mod tests {
             adapt("{% for x in y[ ::-1] %}{{ x[::-1][0] }}").unwrap(),
             "{% for x in y.__reversed__() %}{{ x.__reversed__()[0] }}"
         );
+    }
+
+    #[test]
+    fn a_string_formats_what_stands_in_parentheses() {
+        assert_eq!(adapt("{{ 'a%s)' % (x, f(')')) ~ b }}").unwrap(), "{{ 'a%s)'|format(x, f(')')) ~ b }}");
+        for source in ["{{ 'a' % (x)|trim }}", "{{ 'a' % (x).y }}", "{{ 'a' % x }}", "{%- if 'a' %}b", "{{ 1 % (2) }}"]
+        {
+            assert_eq!(adapt(source).unwrap(), source);
+        }
     }
 
     #[test]

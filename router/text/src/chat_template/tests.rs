@@ -151,7 +151,10 @@ fn a_long_conversation_has_fuel_enough() {
     let turn = |index: usize| json!({"role": if index.is_multiple_of(2) { "user" } else { "assistant" }, "content": "some words"});
     let inputs = inputs(&(0..4000).map(turn).collect());
     let fixture: Value = serde_json::from_str(include_str!("../../tests/fixtures/templates.json")).unwrap();
-    for template in fixture["templates"].as_array().unwrap() {
+    // Of the families, which cost the same, one in every way.
+    let name = |template: &Value| template["name"].as_str().unwrap().to_owned();
+    let wanted = |template: &&Value| !name(template).contains(", ") || name(template).starts_with("qwen-3, ");
+    for template in fixture["templates"].as_array().unwrap().iter().filter(wanted) {
         let rendered = render(template["template"].as_str().unwrap(), &inputs);
         let out_of_fuel = rendered.is_err_and(|error| error.to_string().contains("fuel"));
         assert!(!out_of_fuel, "{}", template["name"]);
