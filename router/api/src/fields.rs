@@ -48,7 +48,6 @@ const OPENAI: &[Field] = &[
     ("guided_regex", Accept::Null),
     ("length_penalty", Accept::Number(1.0)),
     ("metadata", Accept::Anything),
-    ("n", Accept::Number(1.0)),
     ("prompt_cache_key", Accept::Anything),
     ("prompt_cache_options", Accept::Anything),
     ("prompt_cache_retention", Accept::Anything),
@@ -184,7 +183,7 @@ mod tests {
             assert_eq!(message(&json!({ *name: null })), None, "{name}");
         }
         for body in [
-            json!({"n": 1, "length_penalty": 1.0, "use_beam_search": false}),
+            json!({"length_penalty": 1.0, "use_beam_search": false}),
             json!({"functions": {}, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}}),
             json!({"user": "u", "metadata": {"a": "b"}, "store": false, "modalities": ["text"]}),
         ] {
@@ -205,7 +204,6 @@ mod tests {
     #[test]
     fn what_is_not_served_or_unknown_is_refused_by_name() {
         for (body, name) in [
-            (json!({"n": 2}), "n"),
             (json!({"use_beam_search": true}), "use_beam_search"),
             (json!({"tools": [{}]}), "tools"),
             (json!({"store": true}), "store"),

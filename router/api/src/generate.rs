@@ -2,16 +2,18 @@
 //! strings. It knows no dialect's JSON.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use forebay_engine::{EngineRequest, FinishReason, Generation, GenerationEvent, PromptLogprob, TokenLogprobs};
 use forebay_text::{ChatInputs, Detokenizer, ModelText, StopStrings, Tokenizer};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::choices::Choices;
 use crate::error::{ApiError, Dialect};
 use crate::sampling::{self, Extras, Logprobs, Sampling};
 use crate::state::AppState;
 use crate::stops::{KeptStops, Stops};
-use crate::telemetry::{RequestRecord, Timings};
+use crate::telemetry::RequestRecord;
 use crate::validation;
 
 /// What is to be continued.
@@ -32,11 +34,13 @@ pub(crate) enum StopText {
     Trim,
 }
 
-/// One generation, as a dialect asks for it; ranges are checked, lengths are not yet.
+/// One request's generations, as a dialect asks for them; ranges are checked, lengths are not yet.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) dialect: Dialect,
-    pub(crate) prompt: Prompt,
+    pub(crate) prompts: Vec<Prompt>,
+    /// Of each prompt.
+    pub(crate) num_choices: u32,
     /// Whether the tokenizer adds the model's special tokens, if the request says so.
     pub(crate) add_special_tokens: Option<bool>,
     /// Keep the last so many prompt tokens.
@@ -80,39 +84,51 @@ pub(crate) struct TextStep {
     pub(crate) finish: Option<Finish>,
 }
 
-/// Starts a generation. An error here is known before any stream begins.
-pub(crate) async fn generate(
-    state: &AppState,
-    job: Job,
-    mut record: RequestRecord,
-) -> Result<TextGeneration, ApiError> {
+/// Starts the generations. An error here is known before any stream begins.
+pub(crate) async fn generate(state: &AppState, job: Job, mut record: RequestRecord) -> Result<Choices, ApiError> {
     let started = start(state, job, &mut record).await;
-    let (generation, prompt, text_state, permit) = record.check(started)?;
-    Ok(TextGeneration {
-        generation: Some(generation),
-        prompt,
-        text: text_state,
-        prompt_logprobs: Vec::new(),
-        num_generated_tokens: 0,
-        record,
-        _permit: permit,
-    })
+    let (generations, permit) = record.check(started)?;
+    Ok(Choices::new(generations, record, permit))
 }
 
-type Started = (Generation, EncodedPrompt, TextState, OwnedSemaphorePermit);
-
-async fn start(state: &AppState, job: Job, record: &mut RequestRecord) -> Result<Started, ApiError> {
+async fn start(
+    state: &AppState,
+    job: Job,
+    record: &mut RequestRecord,
+) -> Result<(Vec<TextGeneration>, OwnedSemaphorePermit), ApiError> {
     let permit = state.admit()?;
     let model = state.model()?;
     let token_limits = state.token_limits()?;
-    let (mut job, prompt) = encode(state, &model.text, job).await?;
-    let max_new_tokens = validation::max_new_tokens(job.dialect, prompt.ids.len(), job.max_new_tokens, token_limits)?;
+    let (mut job, Encoded { prompts, bad_words }) = encode(state, &model.text, job).await?;
     job.sampling = job.sampling.seeded();
-    let request = engine_request(&job, &prompt, max_new_tokens, &model.text.end_token_ids);
-    let text = TextState::new(job, &prompt.ids, &model.text, &request);
-    record.validated(prompt.ids.len(), max_new_tokens);
-    let generation = model.engine.submit(request).await?;
-    Ok((generation, prompt, text, permit))
+    let mut requests = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let asked = job.max_new_tokens;
+        let max_new_tokens = validation::max_new_tokens(job.dialect, prompt.ids.len(), asked, token_limits)?;
+        record.validated(prompt.ids.len(), max_new_tokens);
+        let request = engine_request(&job, &prompt, &bad_words, max_new_tokens, &model.text.end_token_ids);
+        requests.push((Arc::new(prompt), request));
+    }
+    let mut generations = Vec::new();
+    for (prompt, request) in requests {
+        for choice in 0..job.num_choices {
+            let mut request = request.clone();
+            request.sampling.seed = sampling::choice_seed(request.sampling.seed, choice);
+            let text = TextState::new(&job, &prompt.ids, &model.text, &request);
+            let generation = model.engine.submit(request).await?;
+            generations.push(TextGeneration {
+                generation: Some(generation),
+                index: generations.len(),
+                choice,
+                prompt: Arc::clone(&prompt),
+                text,
+                prompt_logprobs: Vec::new(),
+                num_cached_tokens: 0,
+                num_generated_tokens: 0,
+            });
+        }
+    }
+    Ok((generations, permit))
 }
 
 /// A prompt in both forms.
@@ -122,31 +138,43 @@ pub(crate) struct EncodedPrompt {
     pub(crate) text: String,
     /// After truncation.
     pub(crate) ids: Vec<u32>,
-    /// The request's bad words as token runs.
+}
+
+/// All of a request's texts as ids.
+struct Encoded {
+    prompts: Vec<EncodedPrompt>,
     bad_words: Vec<Vec<u32>>,
 }
 
-/// Renders and tokenizes on a text worker. Hands the job back without its prompt.
-async fn encode(state: &AppState, text: &Arc<ModelText>, job: Job) -> Result<(Job, EncodedPrompt), ApiError> {
+/// Renders and tokenizes on a text worker. Hands the job back without its prompts.
+async fn encode(state: &AppState, text: &Arc<ModelText>, job: Job) -> Result<(Job, Encoded), ApiError> {
     let max_bytes = state.limits().max_prompt_bytes;
     let model_text = Arc::clone(text);
     state.on_text_worker(move || encode_now(&model_text, job, max_bytes)).await
 }
 
-fn encode_now(model_text: &ModelText, mut job: Job, max_bytes: usize) -> Result<(Job, EncodedPrompt), ApiError> {
+fn encode_now(model_text: &ModelText, mut job: Job, max_bytes: usize) -> Result<(Job, Encoded), ApiError> {
     let bad_words = sampling::encode_bad_words(&job.sampling.bad_words, &model_text.tokenizer)?;
-    let (text, add_special) = match std::mem::replace(&mut job.prompt, Prompt::Ids(Vec::new())) {
-        Prompt::Ids(ids) => {
-            let ids = keep_last(ids, job.truncate);
-            return Ok((job, EncodedPrompt { text: String::new(), ids, bad_words }));
-        }
+    let prompts = std::mem::take(&mut job.prompts);
+    let prompts = prompts.into_iter().map(|prompt| encode_prompt(model_text, prompt, &job, max_bytes));
+    let prompts = prompts.collect::<Result<_, _>>()?;
+    Ok((job, Encoded { prompts, bad_words }))
+}
+
+fn encode_prompt(
+    model_text: &ModelText,
+    prompt: Prompt,
+    job: &Job,
+    max_bytes: usize,
+) -> Result<EncodedPrompt, ApiError> {
+    let (text, add_special) = match prompt {
+        Prompt::Ids(ids) => return Ok(EncodedPrompt { text: String::new(), ids: keep_last(ids, job.truncate) }),
         Prompt::Text(text) => (text, true),
         Prompt::Chat(inputs) => (render(model_text, &inputs)?, false),
     };
     validation::prompt_bytes(job.dialect, &text, max_bytes)?;
     let ids = model_text.tokenizer.encode_ids(&text, job.add_special_tokens.unwrap_or(add_special))?;
-    let ids = keep_last(ids, job.truncate);
-    Ok((job, EncodedPrompt { text, ids, bad_words }))
+    Ok(EncodedPrompt { text, ids: keep_last(ids, job.truncate) })
 }
 
 fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
@@ -162,14 +190,20 @@ fn keep_last(mut ids: Vec<u32>, truncate: Option<u32>) -> Vec<u32> {
     ids.split_off(ids.len() - keep)
 }
 
-fn engine_request(job: &Job, prompt: &EncodedPrompt, max_new_tokens: u32, end_token_ids: &[u32]) -> EngineRequest {
+fn engine_request(
+    job: &Job,
+    prompt: &EncodedPrompt,
+    bad_words: &[Vec<u32>],
+    max_new_tokens: u32,
+    end_token_ids: &[u32],
+) -> EngineRequest {
     let all_end_token_ids = [end_token_ids, &job.stop_token_ids].concat();
     let extras = Extras {
         logprobs: job.logprobs,
         prompt_logprobs: job.prompt_logprobs,
         min_new_tokens: job.min_new_tokens,
         end_token_ids: &all_end_token_ids,
-        bad_words: &prompt.bad_words,
+        bad_words,
     };
     let sampling = sampling::to_wire(&job.sampling, &extras);
     EngineRequest {
@@ -201,10 +235,10 @@ struct TextState {
 }
 
 impl TextState {
-    fn new(job: Job, prompt_ids: &[u32], text: &ModelText, request: &EngineRequest) -> Self {
+    fn new(job: &Job, prompt_ids: &[u32], text: &ModelText, request: &EngineRequest) -> Self {
         let stops = match job.stop_text {
-            StopText::Keep => Stops::Keep(KeptStops::new(job.stops)),
-            StopText::Trim => Stops::Trim(StopStrings::new(job.stops)),
+            StopText::Keep => Stops::Keep(KeptStops::new(job.stops.clone())),
+            StopText::Trim => Stops::Trim(StopStrings::new(job.stops.clone())),
         };
         Self {
             tokenizer: Arc::clone(&text.tokenizer),
@@ -214,7 +248,7 @@ impl TextState {
             stop_token_ids: request.stop_token_ids.clone(),
             max_new_tokens: request.max_new_tokens,
             min_new_tokens: request.min_new_tokens,
-            seed: job.sampling.seed.filter(|_| !job.sampling.is_greedy()),
+            seed: (!job.sampling.is_greedy()).then_some(request.sampling.seed),
         }
     }
 
@@ -246,56 +280,76 @@ impl TextState {
     }
 }
 
-/// A generation as text. Dropping it cancels it.
+/// One generation as text. Dropping it cancels it.
 #[derive(Debug)]
 pub(crate) struct TextGeneration {
     generation: Option<Generation>,
-    prompt: EncodedPrompt,
+    index: usize,
+    /// Which choice of its prompt.
+    choice: u32,
+    prompt: Arc<EncodedPrompt>,
     text: TextState,
     prompt_logprobs: Vec<PromptLogprob>,
+    num_cached_tokens: u32,
     num_generated_tokens: u32,
-    record: RequestRecord,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl TextGeneration {
     /// The next token; `None` after the last one or an error.
-    pub(crate) async fn next(&mut self) -> Option<Result<TextStep, ApiError>> {
-        let result = self.next_step().await?;
-        let ended = match &result {
-            Ok(step) => step.finish.is_some(),
-            Err(error) => {
-                self.record.failed(error);
-                true
-            }
-        };
-        if ended {
-            self.generation = None;
-        }
-        if ended && result.is_ok() {
-            self.record.succeeded();
-        }
-        Some(result)
-    }
-
-    async fn next_step(&mut self) -> Option<Result<TextStep, ApiError>> {
-        loop {
-            let event = match self.generation.as_mut()?.next().await {
-                None => return Some(Err(ApiError::IncompleteGeneration)),
-                Some(Err(error)) => return Some(Err(error.into())),
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        record: &mut RequestRecord,
+    ) -> Poll<Option<Result<TextStep, ApiError>>> {
+        let Some(generation) = self.generation.as_mut() else { return Poll::Ready(None) };
+        let result = loop {
+            let event = match ready!(generation.poll_next(context)) {
+                None => break Err(ApiError::IncompleteGeneration),
+                Some(Err(error)) => break Err(error.into()),
                 Some(Ok(event)) => event,
             };
             match event {
-                GenerationEvent::Started { queued_for, .. } => self.record.started(queued_for),
+                GenerationEvent::Started { num_cached_tokens, queued_for } => {
+                    self.num_cached_tokens = num_cached_tokens;
+                    record.started(queued_for);
+                }
                 GenerationEvent::PromptLogprobs(chunk) => self.prompt_logprobs.extend(chunk),
                 GenerationEvent::Token { token_id, logprobs } => {
-                    self.record.token();
+                    record.token();
                     self.num_generated_tokens += 1;
-                    return Some(Ok(self.text.step(token_id, self.num_generated_tokens, logprobs)));
+                    break Ok(self.text.step(token_id, self.num_generated_tokens, logprobs));
                 }
-                GenerationEvent::Finished(reason) => return Some(Err(unexpected_end(reason))),
+                GenerationEvent::Finished(reason) => break Err(unexpected_end(reason)),
             }
+        };
+        if result.as_ref().map_or(true, |step| step.finish.is_some()) {
+            self.generation = None;
         }
+        Poll::Ready(Some(result))
+    }
+
+    /// It yields nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.generation.is_none()
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        self.generation = None;
+    }
+
+    /// Among all generations of its request.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether it is the first choice of its prompt.
+    pub(crate) fn is_first_choice(&self) -> bool {
+        self.choice == 0
+    }
+
+    /// Prompt tokens that were found computed.
+    pub(crate) fn num_cached_tokens(&self) -> u32 {
+        self.num_cached_tokens
     }
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
@@ -322,10 +376,6 @@ impl TextGeneration {
     /// The seed that the noise came from; `None` for a greedy choice.
     pub(crate) fn seed(&self) -> Option<u64> {
         self.text.seed
-    }
-
-    pub(crate) fn timings(&self) -> Timings {
-        self.record.timings()
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod choices;
 mod cors;
 mod error;
 mod fields;
@@ -18,6 +19,7 @@ mod telemetry;
 mod tgi;
 mod validation;
 
+pub use choices::MAX_CHOICES;
 pub use state::{AppConfig, AppState, Build, Limits, ServedModel};
 pub use telemetry::recorder;
 

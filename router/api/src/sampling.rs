@@ -73,6 +73,18 @@ impl Sampling {
     }
 }
 
+/// The seed of choice `index` of a request. The first choice is the one that the request would get alone.
+pub(crate) fn choice_seed(seed: u64, index: u32) -> u64 {
+    if index == 0 {
+        return seed;
+    }
+    // splitmix64: neighbouring seeds and indices give unrelated ones.
+    let mut z = seed.wrapping_add(u64::from(index).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
 /// Which log-probabilities of generated tokens are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Logprobs {

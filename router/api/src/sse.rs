@@ -11,6 +11,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 
+use crate::choices::Choices;
 use crate::error::ApiError;
 use crate::generate::{TextGeneration, TextStep};
 
@@ -20,10 +21,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// One dialect's words for a generation's events. It writes whole events; it may write none.
 pub(crate) trait EventWriter: Send + 'static {
     /// Before the first token.
-    fn begin(&mut self, out: &mut BytesMut);
-    /// A token; with `step.finish`, the last.
+    fn begin(&mut self, choices: &Choices, out: &mut BytesMut);
+    /// A token of one of the choices; with `step.finish`, its last.
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut);
-    /// The generation broke: the last event.
+    /// After the last token of the last choice.
+    fn end(&mut self, choices: &Choices, out: &mut BytesMut);
+    /// The request broke: the last event.
     fn error(&mut self, error: &ApiError, out: &mut BytesMut);
 }
 
@@ -41,9 +44,9 @@ pub(crate) fn write_done(out: &mut BytesMut) {
     out.put_slice(b"data: [DONE]\n\n");
 }
 
-/// A response that streams `generation`. Dropping its body (the client left) drops the generation, which cancels it.
-pub(crate) fn response(generation: TextGeneration, writer: impl EventWriter) -> Response {
-    let pump = Pump { generation, writer, begun: false, buffer: BytesMut::new() };
+/// A response that streams `choices`. Dropping its body (the client left) drops them, which cancels them.
+pub(crate) fn response(choices: Choices, writer: impl EventWriter) -> Response {
+    let pump = Pump { choices, writer, begun: false, ended: false, buffer: BytesMut::new() };
     let stream = futures::stream::unfold(Box::new(pump), |mut pump| async {
         let bytes = pump.next().await?;
         Some((Ok::<_, Infallible>(bytes), pump))
@@ -57,9 +60,10 @@ pub(crate) fn response(generation: TextGeneration, writer: impl EventWriter) -> 
 }
 
 struct Pump<W> {
-    generation: TextGeneration,
+    choices: Choices,
     writer: W,
     begun: bool,
+    ended: bool,
     buffer: BytesMut,
 }
 
@@ -68,18 +72,34 @@ impl<W: EventWriter> Pump<W> {
         loop {
             if !self.begun {
                 self.begun = true;
-                self.writer.begin(&mut self.buffer);
+                self.writer.begin(&self.choices, &mut self.buffer);
+            } else if self.ended {
+                return None;
             } else {
-                match tokio::time::timeout(KEEP_ALIVE, self.generation.next()).await {
-                    Err(_) => self.buffer.put_slice(b":\n\n"),
-                    Ok(None) => return None,
-                    Ok(Some(Ok(step))) => self.writer.step(step, &self.generation, &mut self.buffer),
-                    Ok(Some(Err(error))) => self.writer.error(&error, &mut self.buffer),
-                }
+                self.advance().await;
             }
             if !self.buffer.is_empty() {
                 return Some(self.buffer.split().freeze());
             }
+        }
+    }
+
+    async fn advance(&mut self) {
+        match tokio::time::timeout(KEEP_ALIVE, self.choices.next()).await {
+            Err(_) => self.buffer.put_slice(b":\n\n"),
+            Ok(Some(Ok((step, generation)))) => {
+                self.writer.step(step, generation, &mut self.buffer);
+                // The end travels with the last token: nobody waits for an event that brings nothing.
+                if self.choices.generations().iter().all(TextGeneration::has_ended) {
+                    self.writer.end(&self.choices, &mut self.buffer);
+                    self.ended = true;
+                }
+            }
+            Ok(Some(Err(error))) => {
+                self.writer.error(&error, &mut self.buffer);
+                self.ended = true;
+            }
+            Ok(None) => self.ended = true,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use forebay_api::Limits;
+use forebay_api::{Limits, MAX_CHOICES};
 use forebay_engine::EngineConfig;
 
 use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
@@ -261,7 +261,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
     let sequences_a_request = args.limits.max_best_of.max(args.limits.max_client_batch_size).max(1);
     EngineConfig {
         run_ahead: args.schedule.run_ahead,
-        max_queued: args.limits.max_concurrent_requests.saturating_mul(sequences_a_request),
+        max_queued: args.limits.max_concurrent_requests.saturating_mul(sequences_a_request).max(MAX_CHOICES),
         max_queued_tokens: args.limits.max_queued_tokens,
         max_total_tokens: args.limits.max_total_tokens,
         max_plan_tokens: Some(workers.max_plan_tokens),

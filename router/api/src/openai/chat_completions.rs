@@ -13,6 +13,7 @@ use super::logprobs::ChatLogprobs;
 use super::messages;
 use super::request::{Common, JsonBody, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
+use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Fields};
 use crate::generate::{Job, Prompt, TextGeneration, TextStep, generate};
@@ -30,14 +31,14 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
     let mut record = RequestRecord::begin();
     let (common, job) = record.check(parse(&state, body))?;
     let with_logprobs = job.logprobs.is_some();
-    let generation = generate(&state, job, record).await?;
+    let choices = generate(&state, job, record).await?;
     if common.stream {
         let head = Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model);
         let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage };
-        return Ok(sse::response(generation, writer));
+        return Ok(sse::response(choices, writer));
     }
     let head = Head::new(&state, "chatcmpl", "chat.completion", common.model);
-    Ok(whole(&head, generation, with_logprobs).await?)
+    Ok(whole(&head, choices, with_logprobs).await?)
 }
 
 fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
@@ -46,7 +47,7 @@ fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
     let inputs = take_inputs(&mut fields)?;
     let num_top_logprobs = take_logprobs(&mut fields)?;
     fields.finish(fields::CHAT_FIELDS)?;
-    let job = common.job(Prompt::Chat(Box::new(inputs)), num_top_logprobs);
+    let job = common.job(vec![Prompt::Chat(Box::new(inputs))], num_top_logprobs)?;
     Ok((common, job))
 }
 
@@ -81,7 +82,7 @@ fn take_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 #[derive(Debug, Serialize)]
 struct Choice {
-    index: u32,
+    index: usize,
     message: Message,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
@@ -89,7 +90,7 @@ struct Choice {
 
 #[derive(Debug, Serialize)]
 struct ChunkChoice {
-    index: u32,
+    index: usize,
     delta: Message,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
@@ -108,21 +109,24 @@ impl Message {
     }
 }
 
-async fn whole(head: &Head, mut generation: TextGeneration, with_logprobs: bool) -> Result<Response, ApiError> {
-    let mut content = String::new();
-    let mut logprobs = with_logprobs.then(ChatLogprobs::default);
-    let mut reason = None;
-    while let Some(step) = generation.next().await {
-        let step = step?;
-        content.push_str(&step.text);
-        if let Some(logprobs) = &mut logprobs {
+async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result<Response, ApiError> {
+    let empty = |generation: &TextGeneration| Choice {
+        index: generation.index(),
+        message: Message::assistant(String::new()),
+        logprobs: with_logprobs.then(ChatLogprobs::default),
+        finish_reason: None,
+    };
+    let mut answers: Vec<Choice> = choices.generations().iter().map(empty).collect();
+    while let Some(next) = choices.next().await {
+        let (step, generation) = next?;
+        let answer = &mut answers[generation.index()];
+        answer.message.content.push_str(&step.text);
+        if let Some(logprobs) = &mut answer.logprobs {
             logprobs.push(&step, generation.tokenizer());
         }
-        reason = step.finish.map(finish_reason);
+        answer.finish_reason = step.finish.map(finish_reason);
     }
-    let choice = Choice { index: 0, message: Message::assistant(content), logprobs, finish_reason: reason };
-    let usage = Some(Usage::of(&generation));
-    Ok(Json(Envelope { head, choices: &[choice], usage }).into_response())
+    Ok(Json(Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) }).into_response())
 }
 
 struct ChatWriter {
@@ -138,9 +142,12 @@ impl ChatWriter {
 }
 
 impl EventWriter for ChatWriter {
-    fn begin(&mut self, out: &mut BytesMut) {
-        let delta = Message::assistant(String::new());
-        self.write(out, &[ChunkChoice { index: 0, delta, logprobs: None, finish_reason: None }], None);
+    fn begin(&mut self, choices: &Choices, out: &mut BytesMut) {
+        for generation in choices.generations() {
+            let delta = Message::assistant(String::new());
+            let index = generation.index();
+            self.write(out, &[ChunkChoice { index, delta, logprobs: None, finish_reason: None }], None);
+        }
     }
 
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
@@ -151,14 +158,15 @@ impl EventWriter for ChatWriter {
         }
         if !step.text.is_empty() || logprobs.is_some() || reason.is_some() {
             let delta = Message::assistant(step.text);
-            self.write(out, &[ChunkChoice { index: 0, delta, logprobs, finish_reason: reason }], None);
+            self.write(out, &[ChunkChoice { index: generation.index(), delta, logprobs, finish_reason: reason }], None);
         }
-        if reason.is_some() {
-            if self.include_usage {
-                self.write(out, &[], Some(Usage::of(generation)));
-            }
-            write_done(out);
+    }
+
+    fn end(&mut self, choices: &Choices, out: &mut BytesMut) {
+        if self.include_usage {
+            self.write(out, &[], Some(Usage::of(choices)));
         }
+        write_done(out);
     }
 
     fn error(&mut self, error: &ApiError, out: &mut BytesMut) {

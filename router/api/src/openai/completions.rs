@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::logprobs::CompletionLogprobs;
 use super::request::{Common, JsonBody, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
+use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Fields};
 use crate::generate::{Job, Prompt, TextGeneration, TextStep, generate};
@@ -28,49 +29,56 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
     let mut record = RequestRecord::begin();
     let (common, job) = record.check(parse(&state, body))?;
     let with_logprobs = job.logprobs.is_some();
-    let generation = generate(&state, job, record).await?;
+    let choices = generate(&state, job, record).await?;
     let head = Head::new(&state, "cmpl", "text_completion", common.model);
     if common.stream {
-        let writer = CompletionWriter { head, with_logprobs, include_usage: common.include_usage, num_characters: 0 };
-        return Ok(sse::response(generation, writer));
+        let writer = CompletionWriter {
+            head,
+            with_logprobs,
+            include_usage: common.include_usage,
+            num_characters: vec![0; choices.generations().len()],
+        };
+        return Ok(sse::response(choices, writer));
     }
-    Ok(whole(&head, generation, with_logprobs).await?)
+    Ok(whole(&head, choices, with_logprobs).await?)
 }
 
 fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
     let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
     let mut common = Common::take(&mut fields, state)?;
-    let prompt = prompt(state, fields.require("prompt")?)?;
+    let prompts = prompts(state, fields.require("prompt")?)?;
     let num_top_logprobs = fields.take("logprobs")?.map(|n| at_most("logprobs", n, MAX_LOGPROBS)).transpose()?;
     fields.finish(fields::COMPLETION_FIELDS)?;
-    let job = common.job(prompt, num_top_logprobs);
+    let job = common.job(prompts, num_top_logprobs)?;
     Ok((common, job))
 }
 
-/// A string, a list of token ids, or a list of one of them.
+/// A string, a list of token ids, or a list of either.
+fn prompts(state: &AppState, value: Value) -> Result<Vec<Prompt>, ApiError> {
+    match value {
+        Value::Array(list) if list.first().is_some_and(|first| first.is_string() || first.is_array()) => {
+            let max = state.limits().max_client_batch_size;
+            if list.len() > max {
+                let message = format!("`prompt` may hold up to {max} prompts. Given: {}", list.len());
+                return Err(ApiError::validation("prompt", message));
+            }
+            list.into_iter().map(|inner| prompt(state, inner)).collect()
+        }
+        single => Ok(vec![prompt(state, single)?]),
+    }
+}
+
 fn prompt(state: &AppState, value: Value) -> Result<Prompt, ApiError> {
     match value {
         Value::String(text) if text.is_empty() => Err(ApiError::validation("prompt", "`prompt` cannot be empty")),
         Value::String(text) => Ok(Prompt::Text(text)),
         Value::Array(list) if list.first().is_some_and(Value::is_number) => token_ids(state, list),
-        Value::Array(mut list) if list.len() == 1 => match list.remove(0) {
-            inner @ Value::String(_) => prompt(state, inner),
-            Value::Array(ids) if !ids.is_empty() => token_ids(state, ids),
-            _ => Err(wrong_prompt()),
-        },
-        Value::Array(list) if list.len() > 1 => Err(ApiError::validation(
-            "prompt",
-            format!("a `prompt` list of more than one is not supported by this server. Given: {}", list.len()),
-        )),
         _ => Err(wrong_prompt()),
     }
 }
 
 fn wrong_prompt() -> ApiError {
-    ApiError::wrong_type(
-        "prompt",
-        "`prompt` must be a string or a list of token ids, or a list of one of them".to_owned(),
-    )
+    ApiError::wrong_type("prompt", "`prompt` must be a string or a list of token ids, or a list of these".to_owned())
 }
 
 fn token_ids(state: &AppState, list: Vec<Value>) -> Result<Prompt, ApiError> {
@@ -88,35 +96,40 @@ fn token_ids(state: &AppState, list: Vec<Value>) -> Result<Prompt, ApiError> {
 
 #[derive(Debug, Serialize)]
 struct Choice {
-    index: u32,
+    index: usize,
     text: String,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
-async fn whole(head: &Head, mut generation: TextGeneration, with_logprobs: bool) -> Result<Response, ApiError> {
-    let (mut text, mut num_characters) = (String::new(), 0);
-    let mut logprobs = with_logprobs.then(CompletionLogprobs::default);
-    let mut reason = None;
-    while let Some(step) = generation.next().await {
-        let step = step?;
-        if let Some(logprobs) = &mut logprobs {
-            logprobs.push(&step, num_characters, generation.tokenizer());
+async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result<Response, ApiError> {
+    let empty = |generation: &TextGeneration| Choice {
+        index: generation.index(),
+        text: String::new(),
+        logprobs: with_logprobs.then(CompletionLogprobs::default),
+        finish_reason: None,
+    };
+    let mut answers: Vec<Choice> = choices.generations().iter().map(empty).collect();
+    let mut num_characters = vec![0; answers.len()];
+    while let Some(next) = choices.next().await {
+        let (step, generation) = next?;
+        let (answer, num_characters) = (&mut answers[generation.index()], &mut num_characters[generation.index()]);
+        if let Some(logprobs) = &mut answer.logprobs {
+            logprobs.push(&step, *num_characters, generation.tokenizer());
         }
-        num_characters += step.text.chars().count();
-        text.push_str(&step.text);
-        reason = step.finish.map(finish_reason);
+        *num_characters += step.text.chars().count();
+        answer.text.push_str(&step.text);
+        answer.finish_reason = step.finish.map(finish_reason);
     }
-    let choice = Choice { index: 0, text, logprobs, finish_reason: reason };
-    let usage = Some(Usage::of(&generation));
-    Ok(Json(Envelope { head, choices: &[choice], usage }).into_response())
+    Ok(Json(Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) }).into_response())
 }
 
 struct CompletionWriter {
     head: Head,
     with_logprobs: bool,
     include_usage: bool,
-    num_characters: usize,
+    /// Written so far, of each choice.
+    num_characters: Vec<usize>,
 }
 
 impl CompletionWriter {
@@ -126,24 +139,26 @@ impl CompletionWriter {
 }
 
 impl EventWriter for CompletionWriter {
-    fn begin(&mut self, _out: &mut BytesMut) {}
+    fn begin(&mut self, _choices: &Choices, _out: &mut BytesMut) {}
 
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
         let reason = step.finish.map(finish_reason);
         let mut logprobs = self.with_logprobs.then(CompletionLogprobs::default);
+        let index = generation.index();
         if let Some(logprobs) = &mut logprobs {
-            logprobs.push(&step, self.num_characters, generation.tokenizer());
+            logprobs.push(&step, self.num_characters[index], generation.tokenizer());
         }
-        self.num_characters += step.text.chars().count();
+        self.num_characters[index] += step.text.chars().count();
         if !step.text.is_empty() || logprobs.is_some() || reason.is_some() {
-            self.write(out, &[Choice { index: 0, text: step.text, logprobs, finish_reason: reason }], None);
+            self.write(out, &[Choice { index, text: step.text, logprobs, finish_reason: reason }], None);
         }
-        if reason.is_some() {
-            if self.include_usage {
-                self.write(out, &[], Some(Usage::of(generation)));
-            }
-            write_done(out);
+    }
+
+    fn end(&mut self, choices: &Choices, out: &mut BytesMut) {
+        if self.include_usage {
+            self.write(out, &[], Some(Usage::of(choices)));
         }
+        write_done(out);
     }
 
     fn error(&mut self, error: &ApiError, out: &mut BytesMut) {

@@ -6,6 +6,7 @@ use forebay_wire::v1::LogprobsKind;
 use serde_json::{Map, Value};
 
 use super::sampling_fields::take_sampling;
+use crate::choices::MAX_CHOICES;
 use crate::error::{ApiError, Dialect};
 use crate::fields::Fields;
 use crate::generate::{Job, Prompt, StopText};
@@ -26,6 +27,7 @@ pub(crate) struct Common {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    n: u32,
     max_tokens: Option<u32>,
     min_tokens: u32,
     ignore_eos: bool,
@@ -46,6 +48,7 @@ impl Common {
             model: take_model(fields, state)?,
             stream,
             include_usage: take_include_usage(fields, stream)?,
+            n: take_n(fields)?,
             max_tokens,
             min_tokens: take_min_tokens(fields, max_tokens)?,
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
@@ -58,12 +61,18 @@ impl Common {
         })
     }
 
-    /// The generation that is asked for. Log-probabilities are the model's own here.
-    pub(crate) fn job(&mut self, prompt: Prompt, num_top_logprobs: Option<u32>) -> Job {
+    /// The generations that are asked for. Log-probabilities are the model's own here.
+    pub(crate) fn job(&mut self, prompts: Vec<Prompt>, num_top_logprobs: Option<u32>) -> Result<Job, ApiError> {
+        let num_choices = prompts.len() as u64 * u64::from(self.n);
+        if num_choices > u64::from(MAX_CHOICES) {
+            let message = format!("`n` choices of all prompts must be at most {MAX_CHOICES}. Given: {num_choices}");
+            return Err(ApiError::validation("n", message));
+        }
         let logprobs = num_top_logprobs.map(|num_top| Logprobs { kind: LogprobsKind::Raw, num_top, top_ties: false });
-        Job {
+        Ok(Job {
             dialect: Dialect::OpenAi,
-            prompt,
+            prompts,
+            num_choices: self.n,
             add_special_tokens: self.add_special_tokens,
             truncate: None,
             max_new_tokens: self.max_tokens,
@@ -76,7 +85,14 @@ impl Common {
             skip_special_tokens: self.skip_special_tokens,
             logprobs,
             prompt_logprobs: None,
-        }
+        })
+    }
+}
+
+fn take_n(fields: &mut Fields) -> Result<u32, ApiError> {
+    match fields.take::<u32>("n")?.unwrap_or(1) {
+        n if (1..=MAX_CHOICES).contains(&n) => Ok(n),
+        n => Err(ApiError::validation("n", format!("`n` must be between 1 and {MAX_CHOICES}. Given: {n}"))),
     }
 }
 

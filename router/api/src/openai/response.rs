@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::choices::Choices;
 use crate::generate::{Finish, TextGeneration};
 use crate::state::{AppState, random_u64};
 
@@ -42,18 +43,32 @@ pub(crate) struct Envelope<'a, C> {
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are the dialect's")]
 pub(crate) struct Usage {
     prompt_tokens: usize,
     completion_tokens: u32,
     total_tokens: usize,
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: u32,
 }
 
 impl Usage {
-    /// Generated tokens up to the stop; what was computed past it is not counted.
-    pub(crate) fn of(generation: &TextGeneration) -> Self {
-        let (prompt_tokens, completion_tokens) = (generation.num_prompt_tokens(), generation.num_generated_tokens());
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens as usize }
+    /// Each prompt once, whatever the number of its choices. Generated tokens up to the stop; what was computed past it
+    /// is not counted.
+    pub(crate) fn of(choices: &Choices) -> Self {
+        let prompts = || choices.generations().iter().filter(|generation| generation.is_first_choice());
+        let prompt_tokens = prompts().map(TextGeneration::num_prompt_tokens).sum();
+        let cached_tokens = prompts().map(TextGeneration::num_cached_tokens).sum();
+        let completion_tokens = choices.generations().iter().map(TextGeneration::num_generated_tokens).sum();
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens as usize,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens },
+        }
     }
 }
 

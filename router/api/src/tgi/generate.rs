@@ -35,8 +35,8 @@ pub(super) async fn answer_whole(
 ) -> Result<(HeaderMap, GenerateResponse), ApiError> {
     let num_characters = request.inputs.chars().count();
     let (job, options) = record.check(request.into_job(state, Route { streams: false, return_full_text }))?;
-    let generation = generate(state, job, record).await?;
-    whole(generation, options, compute_headers(state, num_characters)?).await
+    let choices = generate(state, job, record).await?;
+    whole(choices, options, compute_headers(state, num_characters)?).await
 }
 
 /// The answer as a stream. What can be known before it begins is answered with its own status, not inside of it.
@@ -48,9 +48,9 @@ pub(super) async fn answer_stream(
 ) -> Result<Response, ApiError> {
     let num_characters = request.inputs.chars().count();
     let (job, options) = record.check(request.into_job(state, Route { streams: true, return_full_text }))?;
-    let generation = generate(state, job, record).await?;
-    let writer = NativeWriter::new(&generation, options);
-    let mut response = sse::response(generation, writer);
+    let choices = generate(state, job, record).await?;
+    let writer = NativeWriter::new(&choices, options);
+    let mut response = sse::response(choices, writer);
     response.headers_mut().extend(compute_headers(state, num_characters)?);
     Ok(response)
 }

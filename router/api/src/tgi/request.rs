@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use forebay_wire::v1::LogprobsKind;
 use serde_json::{Map, Value};
 
+use crate::choices::MAX_CHOICES;
 use crate::error::{ApiError, Dialect};
 use crate::fields::{self, Fields};
 use crate::generate::{Job, Prompt, StopText};
@@ -59,7 +60,7 @@ impl GenerateRequest {
     pub(crate) fn into_job(self, state: &AppState, route: Route) -> Result<(Job, Options), ApiError> {
         let samples_by_default = self.parameters.is_none();
         let mut fields = self.parameters.unwrap_or_else(|| Fields::of_object(Map::new(), "parameters."));
-        let sampling = take_sampling(&mut fields, state, route, samples_by_default)?;
+        let (sampling, best_of) = take_sampling(&mut fields, state, route, samples_by_default)?;
         let max_new_tokens = fields.take::<u32>("max_new_tokens")?;
         if max_new_tokens == Some(0) {
             return Err(ApiError::validation("max_new_tokens", "`max_new_tokens` must be strictly positive"));
@@ -75,12 +76,17 @@ impl GenerateRequest {
         if self.inputs.is_empty() {
             return Err(ApiError::validation("inputs", "`inputs` cannot be empty"));
         }
-        // Every streamed token carries its log-probability; a whole answer only shows them in `details`.
-        let logprobs =
-            (route.streams || details).then_some(Logprobs { kind: LogprobsKind::Processed, num_top, top_ties: true });
+        // Every streamed token carries its log-probability; a whole answer only shows them in `details`, and the best of
+        // several is found by them.
+        let logprobs = (route.streams || details || best_of > 1).then_some(Logprobs {
+            kind: LogprobsKind::Processed,
+            num_top,
+            top_ties: true,
+        });
         let job = Job {
             dialect: Dialect::Native,
-            prompt: Prompt::Text(self.inputs),
+            prompts: vec![Prompt::Text(self.inputs)],
+            num_choices: best_of,
             add_special_tokens: None,
             truncate,
             max_new_tokens,
@@ -104,7 +110,7 @@ fn take_sampling(
     state: &AppState,
     route: Route,
     samples_by_default: bool,
-) -> Result<Sampling, ApiError> {
+) -> Result<(Sampling, u32), ApiError> {
     let best_of = fields.take::<u64>("best_of")?;
     let do_sample = fields.take("do_sample")?.unwrap_or(samples_by_default);
     let temperature = native::TEMPERATURE.check(fields.take("temperature")?)?;
@@ -116,8 +122,8 @@ fn take_sampling(
     let seed = fields.take::<u64>("seed")?;
     let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
     let samples = do_sample || temperature_samples || top_k > 0 || top_p.is_some() || typical_p.is_some();
-    check_best_of(best_of, state.limits().max_best_of, samples, seed, route.streams)?;
-    Ok(Sampling {
+    let best_of = check_best_of(best_of, state.limits().max_best_of, samples, seed, route.streams)?;
+    let sampling = Sampling {
         temperature: if samples { temperature.unwrap_or(1.0) } else { 0.0 },
         top_k,
         top_p: top_p.unwrap_or(1.0),
@@ -126,7 +132,8 @@ fn take_sampling(
         tgi_frequency_penalty: frequency_penalty.unwrap_or(0.0),
         seed,
         ..Sampling::default()
-    })
+    };
+    Ok((sampling, best_of))
 }
 
 fn check_best_of(
@@ -135,16 +142,18 @@ fn check_best_of(
     samples: bool,
     seed: Option<u64>,
     streams: bool,
-) -> Result<(), ApiError> {
+) -> Result<u32, ApiError> {
     let best_of = best_of.unwrap_or(1);
     let message = match best_of {
-        1 => return Ok(()),
+        1 => return Ok(1),
+        _ if max_best_of == 1 => "`best_of` != 1 is not allowed for this endpoint".to_owned(),
         _ if streams => "`best_of` != 1 is not supported when streaming tokens".to_owned(),
         0 => format!("`best_of` must be > 0 and <= {max_best_of}. Given: 0"),
         n if n > max_best_of => format!("`best_of` must be > 0 and <= {max_best_of}. Given: {n}"),
         _ if !samples => "you must use sampling when `best_of` is > 1".to_owned(),
         _ if seed.is_some() => "`seed` must not be set when `best_of` > 1".to_owned(),
-        _ => return Err(ApiError::not_served("best_of")),
+        n if n > u64::from(MAX_CHOICES) => format!("`best_of` must be > 0 and <= {MAX_CHOICES}. Given: {n}"),
+        n => return Ok(n as u32),
     };
     Err(ApiError::validation("best_of", message))
 }

@@ -6,9 +6,11 @@ use forebay_text::Tokenizer;
 use serde::Serialize;
 
 use super::request::Options;
+use crate::choices::Choices;
 use crate::error::{ApiError, Dialect};
 use crate::generate::{Finish, TextGeneration, TextStep};
 use crate::sse::{EventWriter, write_data};
+use crate::telemetry::Timings;
 
 /// A whole answer.
 #[derive(Debug, Serialize)]
@@ -20,6 +22,21 @@ pub(crate) struct GenerateResponse {
 
 #[derive(Debug, Serialize)]
 struct Details {
+    finish_reason: &'static str,
+    generated_tokens: u32,
+    seed: Option<u64>,
+    prefill: Vec<PrefillToken>,
+    tokens: Vec<Token>,
+    /// The others of `best_of`, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    best_of_sequences: Vec<BestOfSequence>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top_tokens: Vec<Vec<Token>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BestOfSequence {
+    generated_text: String,
     finish_reason: &'static str,
     generated_tokens: u32,
     seed: Option<u64>,
@@ -65,34 +82,82 @@ struct PrefillToken {
     logprob: Option<f32>,
 }
 
-/// Reads a generation to its end.
+/// Reads the generations to their end and answers the best.
 pub(crate) async fn whole(
-    mut generation: TextGeneration,
+    mut choices: Choices,
     options: Options,
     mut headers: HeaderMap,
 ) -> Result<(HeaderMap, GenerateResponse), ApiError> {
-    let mut text = opening_text(&generation, options);
-    let (mut tokens, mut top_tokens) = (Vec::new(), Vec::new());
-    let mut finish = Finish::default();
-    while let Some(step) = generation.next().await {
-        let step = step?;
-        text.push_str(visible_text(&step));
-        finish = step.finish.unwrap_or_default();
+    let empty = |generation| Answer { text: opening_text(generation, options), ..Answer::default() };
+    let mut answers: Vec<Answer> = choices.generations().iter().map(empty).collect();
+    while let Some(next) = choices.next().await {
+        let (step, generation) = next?;
+        answers[generation.index()].push(step, options, generation.tokenizer());
+    }
+    let best = best_of(&answers);
+    add_timings(&mut headers, choices.timings(), &choices.generations()[best]);
+    let answer = answers.remove(best);
+    let generated_text = answer.text.clone();
+    let details = options.details.then(|| {
+        let others = choices.generations().iter().filter(|generation| generation.index() != best);
+        let best_of_sequences = others.zip(answers).map(|(generation, answer)| answer.sequence(generation, options));
+        let best_of_sequences = best_of_sequences.collect();
+        let BestOfSequence { finish_reason, generated_tokens, seed, prefill, tokens, top_tokens, .. } =
+            answer.sequence(&choices.generations()[best], options);
+        Details { finish_reason, generated_tokens, seed, prefill, tokens, best_of_sequences, top_tokens }
+    });
+    Ok((headers, GenerateResponse { generated_text, details }))
+}
+
+/// One generation as it is collected.
+#[derive(Debug, Default)]
+struct Answer {
+    text: String,
+    tokens: Vec<Token>,
+    top_tokens: Vec<Vec<Token>>,
+    finish: Finish,
+    sum_logprobs: f32,
+    num_tokens: u32,
+}
+
+impl Answer {
+    fn push(&mut self, step: TextStep, options: Options, tokenizer: &Tokenizer) {
+        self.text.push_str(visible_text(&step));
+        self.finish = step.finish.unwrap_or_default();
+        self.sum_logprobs += step.logprobs.as_ref().map_or(0.0, |logprobs| logprobs.logprob);
+        self.num_tokens += 1;
         if options.details {
-            top_tokens.extend(options.top_n_tokens.then(|| alternatives(&step, generation.tokenizer())));
-            tokens.push(Token::of_step(step, generation.tokenizer()));
+            self.top_tokens.extend(options.top_n_tokens.then(|| alternatives(&step, tokenizer)));
+            self.tokens.push(Token::of_step(step, tokenizer));
         }
     }
-    add_timings(&mut headers, &generation);
-    let details = options.details.then(|| Details {
-        finish_reason: finish_reason(finish),
-        generated_tokens: generation.num_generated_tokens(),
-        seed: generation.seed(),
-        prefill: if options.decoder_input_details { prefill(&generation) } else { Vec::new() },
-        tokens,
-        top_tokens,
-    });
-    Ok((headers, GenerateResponse { generated_text: text, details }))
+
+    fn mean_logprob(&self) -> f32 {
+        self.sum_logprobs / self.num_tokens.max(1) as f32
+    }
+
+    fn sequence(self, generation: &TextGeneration, options: Options) -> BestOfSequence {
+        BestOfSequence {
+            generated_text: self.text,
+            finish_reason: finish_reason(self.finish),
+            generated_tokens: generation.num_generated_tokens(),
+            seed: generation.seed(),
+            prefill: if options.decoder_input_details { prefill(generation) } else { Vec::new() },
+            tokens: self.tokens,
+            top_tokens: self.top_tokens,
+        }
+    }
+}
+
+/// Where the highest log-probability per token is, as TGI chooses; the first of equals.
+fn best_of(answers: &[Answer]) -> usize {
+    let mut best = 0;
+    for (index, answer) in answers.iter().enumerate() {
+        if answer.mean_logprob() > answers[best].mean_logprob() {
+            best = index;
+        }
+    }
+    best
 }
 
 /// The prompt, if it is to stand before the generated text.
@@ -152,8 +217,7 @@ fn finite(logprob: f32) -> Option<f32> {
 }
 
 /// TGI's units: `x-compute-time` in seconds with a fraction, the others in whole milliseconds.
-fn add_timings(headers: &mut HeaderMap, generation: &TextGeneration) {
-    let timings = generation.timings();
+fn add_timings(headers: &mut HeaderMap, timings: Timings, generation: &TextGeneration) {
     if let Ok(seconds) = HeaderValue::from_str(&timings.total.as_secs_f64().to_string()) {
         headers.insert("x-compute-time", seconds);
     }
@@ -177,13 +241,15 @@ pub(crate) struct NativeWriter {
 }
 
 impl NativeWriter {
-    pub(crate) fn new(generation: &TextGeneration, options: Options) -> Self {
-        Self { options, text: opening_text(generation, options) }
+    /// A native stream has one choice.
+    pub(crate) fn new(choices: &Choices, options: Options) -> Self {
+        let text = choices.generations().iter().map(|generation| opening_text(generation, options)).collect();
+        Self { options, text }
     }
 }
 
 impl EventWriter for NativeWriter {
-    fn begin(&mut self, _out: &mut BytesMut) {}
+    fn begin(&mut self, _choices: &Choices, _out: &mut BytesMut) {}
 
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
         self.text.push_str(visible_text(&step));
@@ -203,6 +269,8 @@ impl EventWriter for NativeWriter {
         };
         write_data(out, &event);
     }
+
+    fn end(&mut self, _choices: &Choices, _out: &mut BytesMut) {}
 
     fn error(&mut self, error: &ApiError, out: &mut BytesMut) {
         write_data(out, &error.body(Dialect::Native));

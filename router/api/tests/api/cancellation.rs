@@ -66,3 +66,16 @@ async fn leaving_while_a_whole_answer_is_made_frees_everything() {
     request.abort();
     assert_idle(&server).await;
 }
+
+#[tokio::test]
+async fn leaving_a_stream_of_several_choices_frees_all_of_them() {
+    let server = slow().await;
+    let body = json!({ "prompt": ["Hello", "a"], "n": 4, "stream": true });
+    let mut body = server.open("/v1/completions", body).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    while server.engine.stats().running < 8 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(body);
+    assert_idle(&server).await;
+}

@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`.
 
-use forebay_engine::fake_worker::{FakeScript, Fault, StepFault};
+use forebay_engine::fake_worker::{FakeScript, FakeTokens, Fault, StepFault};
 use serde_json::{Value, json};
 
 use crate::support::{AND, BANG, END, GRIN_HEAD, GRIN_TAIL, HELLO, MODEL_ID, WORLD, chat_text, server, server_of};
@@ -149,7 +149,8 @@ async fn bad_fields_are_400_and_named() {
         (json!({ "top_logprobs": 21, "logprobs": true }), "top_logprobs"),
         (json!({ "top_logprobs": 2 }), "top_logprobs"),
         (json!({ "stream_options": {} }), "stream_options"),
-        (json!({ "n": 2 }), "n"),
+        (json!({ "n": 0 }), "n"),
+        (json!({ "n": 129 }), "n"),
         (json!({ "tools": [{ "type": "function" }] }), "tools"),
         (json!({ "logit_bias": { "5": 101 } }), "logit_bias"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format"),
@@ -202,4 +203,49 @@ async fn special_tokens_and_the_stop_are_shown_to_those_who_ask() {
     assert_eq!(content(server.chat(shown).await.ok()), "Hello<|im_end|> world");
     let kept = json!({ "ignore_eos": true, "stop": "wor", "include_stop_str_in_output": true });
     assert_eq!(content(server.chat(kept).await.ok()), "Hello wor");
+}
+
+#[tokio::test]
+async fn choices_have_seeds_of_their_own_and_usage_counts_the_prompt_once() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO, END], vec![WORLD, AND, END], vec![END]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let answer = server.chat(json!({ "n": 3, "seed": 7 })).await.ok();
+    let choices = answer["choices"].as_array().unwrap();
+    let of = |pointer: &str| choices.iter().map(|choice| choice.pointer(pointer).unwrap().clone()).collect::<Vec<_>>();
+    assert_eq!(of("/index"), [0, 1, 2]);
+    assert_eq!(of("/message/content"), ["Hello", " world and", ""]);
+    assert_eq!(of("/finish_reason"), ["stop", "stop", "stop"]);
+    assert_eq!((&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]), (&json!(9), &json!(6)));
+    let mut seeds: Vec<u64> = server.worker.samplings().iter().map(|sampling| sampling.seed).collect();
+    assert_eq!(seeds[0], 7, "the first choice is the one that the request would get alone");
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert_eq!(seeds.len(), 3);
+}
+
+#[tokio::test]
+async fn streamed_choices_carry_their_index_and_end_together() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO, END], vec![WORLD, AND, BANG, END]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let options = json!({ "n": 2, "stream": true, "stream_options": { "include_usage": true } });
+    let events = server.chat(options).await.events();
+    for (index, text) in [(0, "Hello"), (1, " world and!")] {
+        let own: Vec<Value> = events.iter().filter(|event| event["choices"][0]["index"] == index).cloned().collect();
+        assert_eq!(chat_text(&own), text);
+        assert_eq!(own.last().unwrap()["choices"][0]["finish_reason"], "stop");
+    }
+    assert_eq!(events.iter().filter(|event| *event == "[DONE]").count(), 1);
+    let usage = &events[events.len() - 2];
+    assert_eq!(usage["choices"], json!([]));
+    assert_eq!(usage["usage"]["completion_tokens"], 6);
+}
+
+#[tokio::test]
+async fn prompt_tokens_found_in_the_cache_are_told() {
+    let server = server(&[END]).await;
+    let message = "Hello ".repeat(40);
+    let options = json!({ "messages": [{ "role": "user", "content": message }] });
+    let cached = |answer: Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert_eq!(cached(server.chat(options.clone()).await.ok()), 0);
+    assert!(cached(server.chat(options).await.ok()) >= 32);
 }

@@ -1,8 +1,9 @@
 //! `POST /v1/completions`.
 
+use forebay_engine::fake_worker::{FakeScript, FakeTokens};
 use serde_json::{Value, json};
 
-use crate::support::{AND, BANG, END, HELLO, WORLD, completion_text, server};
+use crate::support::{AND, BANG, END, HELLO, WORLD, completion_text, server, server_of};
 
 #[tokio::test]
 async fn a_whole_answer_looks_like_openais() {
@@ -65,7 +66,10 @@ async fn bad_fields_are_400_and_named() {
     for (options, param) in [
         (json!({ "prompt": "" }), "prompt"),
         (json!({ "prompt": [] }), "prompt"),
-        (json!({ "prompt": ["a", "b"] }), "prompt"),
+        (json!({ "prompt": ["a", "b", "c", "d", "e"] }), "prompt"),
+        (json!({ "prompt": ["a", 5] }), "prompt"),
+        (json!({ "prompt": ["a", ""] }), "prompt"),
+        (json!({ "prompt": ["a", "b"], "n": 65 }), "n"),
         (json!({ "prompt": [1, "b"] }), "prompt"),
         (json!({ "prompt": [1024] }), "prompt"),
         (json!({ "prompt": null }), "prompt"),
@@ -80,4 +84,25 @@ async fn bad_fields_are_400_and_named() {
         assert_eq!(answer.json()["error"]["param"], param, "{}", answer.body);
     }
     server.complete(json!({ "max_tokens": 1, "best_of": 1, "echo": false, "suffix": null, "n": 1 })).await.ok();
+}
+
+#[tokio::test]
+async fn a_list_of_prompts_gets_its_choices_in_index_order() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO, END], vec![WORLD, END], vec![AND, END], vec![BANG, END]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let options = json!({ "prompt": ["a a", [HELLO]], "n": 2 });
+    let answer = server.complete(options.clone()).await.ok();
+    let choices = answer["choices"].as_array().unwrap();
+    let texts: Vec<_> = choices.iter().map(|choice| (choice["index"].as_u64(), choice["text"].as_str())).collect();
+    let expected = ["Hello", " world", " and", "!"];
+    assert_eq!(texts, expected.iter().zip(0..).map(|(text, index)| (Some(index), Some(*text))).collect::<Vec<_>>());
+    assert_eq!((&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]), (&json!(3), &json!(8)));
+    let mut streamed = options;
+    streamed["stream"] = json!(true);
+    let events = server.complete(streamed).await.events();
+    for (text, index) in expected.iter().zip(0..) {
+        let own: Vec<Value> = events.iter().filter(|event| event["choices"][0]["index"] == index).cloned().collect();
+        assert_eq!(completion_text(&own), *text);
+    }
+    assert_eq!(events.last().unwrap(), "[DONE]");
 }

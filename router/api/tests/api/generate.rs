@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{AND, BANG, END, HELLO, WORLD, server};
+use forebay_engine::fake_worker::{FakeScript, FakeTokens};
+
+use crate::support::{AND, BANG, END, HELLO, WORLD, server, server_of};
 
 #[tokio::test]
 async fn the_answer_is_an_object_with_the_text_alone_unless_details_are_asked_for() {
@@ -195,6 +197,49 @@ async fn what_is_not_served_is_refused_by_name() {
     }
     let answer = server.generate("a", json!({ "max_tokens": 5 })).await;
     assert_eq!(answer.json()["error"], "Input validation error: unknown field `parameters.max_tokens`");
-    let best_of = server.generate("a", json!({ "best_of": 2, "do_sample": true })).await;
-    assert!(best_of.body.contains("`best_of` is not supported"), "{}", best_of.body);
+}
+
+#[tokio::test]
+async fn the_best_of_several_has_the_highest_logprob_per_token_and_the_others_are_told() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO], vec![WORLD, END]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let parameters = json!({ "best_of": 2, "do_sample": true, "max_new_tokens": 3, "details": true });
+    let answer = server.generate("a", parameters).await;
+    assert_eq!(answer.headers["x-generated-tokens"], "2");
+    let answer = answer.ok();
+    assert_eq!(answer["generated_text"], " world");
+    let others = &answer["details"]["best_of_sequences"];
+    assert_eq!(others.as_array().unwrap().len(), 1);
+    assert_eq!(others[0]["generated_text"], "HelloHelloHello");
+    assert_eq!(others[0]["finish_reason"], "length");
+    let seeds: Vec<u64> = server.worker.samplings().iter().map(|sampling| sampling.seed).collect();
+    assert_eq!([&others[0]["seed"], &answer["details"]["seed"]], [&json!(seeds[0]), &json!(seeds[1])]);
+    assert_ne!(seeds[0], seeds[1]);
+    let alone = server.generate("a", json!({ "max_new_tokens": 1, "details": true })).await.ok();
+    assert!(alone["details"].get("best_of_sequences").is_none());
+}
+
+#[tokio::test]
+async fn the_best_is_found_without_details_too() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO], vec![WORLD]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let answer = server.generate("a", json!({ "best_of": 2, "do_sample": true, "max_new_tokens": 1 })).await;
+    assert_eq!(answer.ok(), json!({ "generated_text": " world" }));
+}
+
+#[tokio::test]
+async fn where_only_one_is_allowed_best_of_is_refused_in_tgis_words() {
+    let server = server_of(FakeScript::default(), |config| config.limits.max_best_of = 1).await;
+    let answer = server.generate("a", json!({ "best_of": 2, "do_sample": true })).await;
+    assert_eq!(answer.message(), "Input validation error: `best_of` != 1 is not allowed for this endpoint");
+}
+
+#[tokio::test]
+async fn ties_with_the_last_alternative_are_listed_beyond_the_number_asked_for() {
+    let script = FakeScript { num_ties: 2, ..FakeScript::sequence([HELLO]) };
+    let server = server_of(script, |_| {}).await;
+    let answer = server.generate("a", json!({ "max_new_tokens": 1, "details": true, "top_n_tokens": 2 })).await.ok();
+    let top = answer["details"]["top_tokens"][0].as_array().unwrap().clone();
+    assert_eq!(top.len(), 4);
+    assert_eq!(top[1]["logprob"], top[3]["logprob"]);
 }
