@@ -87,6 +87,10 @@ tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (minutes
 soak: ## run the scheduler's simulator on fresh seeds for SECONDS_TO_SOAK
 	cargo run --locked --quiet -p forebay-scheduler --example soak -- $(SECONDS_TO_SOAK)
 
+.PHONY: mutants
+mutants: ## show that the scheduler's tests catch known mistakes, each a patch (minutes)
+	$(PY) tools/check_mutants.py
+
 .PHONY: bench
 bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
 	$(PY) benchmarks/serving.py $(ARGS)

@@ -21,6 +21,7 @@ check "mypy" "$python" -m mypy --no-error-summary
 check "stubtest" env MYPYPATH=kernels/python "$python" -m mypy.stubtest forebay_kernels._native
 check "import walls" "$bin/lint-imports" --no-cache
 check "architecture map" "$python" tools/check_map.py
+check "mutants apply" "$python" tools/check_mutants.py --apply-only
 check "generated protobuf code" "$python" tools/generate_proto.py --check
 check "dependencies" "$cargo_deny" --log-level error check --hide-inclusion-graph bans licenses sources
 check "chat template fixture" "$python" router/text/tests/fixtures/make_templates.py --check
