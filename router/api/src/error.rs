@@ -260,7 +260,7 @@ impl From<EngineError> for ApiError {
             EngineError::Invalid(message) => Self::Validation { message, param: None, code: None },
             EngineError::Unavailable(_) => Self::Unavailable(error.to_string()),
             EngineError::Deadline => Self::Deadline(error.to_string()),
-            EngineError::GroupLost(_) => Self::Generation(error.to_string()),
+            EngineError::GroupLost(_) | EngineError::Quarantined { .. } => Self::Generation(error.to_string()),
             EngineError::SlowReader { .. } => Self::Generation(error.to_string()),
             EngineError::Sequence { kind, message } => Self::of_sequence(kind, message),
         }

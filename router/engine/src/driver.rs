@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use forebay_scheduler::{Event, Limits, RequestId, Scheduler, StepPlan, SubmitError, Time};
+use forebay_scheduler::{Event, RequestId, Scheduler, StepPlan, SubmitError, Time};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -59,6 +59,7 @@ pub(crate) struct Driver {
     events: Vec<Event>,
     in_flight: VecDeque<Method>,
     drain: Option<Drain>,
+    made_progress: bool,
     /// Every handle and every generation is gone.
     abandoned: bool,
     epoch: Instant,
@@ -76,6 +77,7 @@ impl Driver {
             events: Vec::new(),
             in_flight: VecDeque::new(),
             drain: None,
+            made_progress: false,
             abandoned: false,
             epoch: Instant::now(),
         }
@@ -135,34 +137,37 @@ impl Driver {
         }
     }
 
-    /// A group agrees with itself and the router. A pool at least as large as the last one's is used as that was, so
-    /// that those in line stay there; a smaller one could not hold what they were admitted for.
+    /// A group agrees with itself and the router. Requests that its limits do not hold end; all others go on.
     pub(crate) fn group_ready(&mut self, info: WorkerInfo) {
         let offered = limits(&info, &self.config);
-        let keeps = self.scheduler.as_ref().is_some_and(|scheduler| holds(scheduler.limits(), &offered));
-        if !keeps {
-            self.requests.fail_all(&EngineError::GroupLost("its workers came back with smaller limits".to_owned()));
-            let pool_tokens = u64::from(offered.num_blocks - 1) * u64::from(offered.block_size);
-            self.requests.meters_mut().pool_sized(pool_tokens);
-            self.scheduler = Some(Scheduler::new(offered));
-            self.report.set_worker_info(info);
+        let pool_tokens = u64::from(offered.num_blocks - 1) * u64::from(offered.block_size);
+        self.requests.meters_mut().pool_sized(pool_tokens);
+        match &mut self.scheduler {
+            Some(scheduler) => scheduler.group_ready(offered, &mut self.events),
+            None => self.scheduler = Some(Scheduler::new(offered)),
         }
+        self.deliver(None);
+        self.report.set_worker_info(info);
         self.requests.meters_mut().group_ready();
+        self.made_progress = false;
         self.set_state(EngineState::Ready);
     }
 
-    /// The group is gone: whoever ran learns of it, whoever waited waits on. (The scheduler would go on with all of
-    /// them; as long as streams are not resumed, those that began are ended here.)
+    /// Whether the last group has computed anything.
+    pub(crate) fn made_progress(&self) -> bool {
+        self.made_progress
+    }
+
+    /// The group is gone: everybody waits for the next one, in line, with the tokens told so far; only who is known to
+    /// have killed it ends.
     pub(crate) fn group_lost(&mut self, reason: &str) {
         self.set_state(EngineState::Restarting(reason.to_owned()));
         self.requests.meters_mut().group_lost();
         for method in self.in_flight.drain(..) {
             self.requests.meters().step_failed(method);
         }
+        self.requests.displace_all();
         let now = self.now();
-        for id in self.requests.fail_started(&EngineError::GroupLost(reason.to_owned())) {
-            self.cancel_in_scheduler(id);
-        }
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.group_lost(now, &mut self.events);
         }
@@ -244,6 +249,7 @@ impl Driver {
         let Some(method) = self.in_flight.pop_front() else { return };
         let meters = self.requests.meters();
         let Some(error) = &answer.result.step_error else {
+            self.made_progress = true;
             let forward = answer.forward_us.map(|us| Duration::from_micros(u64::from(us)));
             return meters.step_answered(method, took, forward);
         };
@@ -290,7 +296,9 @@ impl Driver {
 
     fn admit(&mut self, mut submission: Submission) -> Result<(), EngineError> {
         let state = self.report.state();
-        let (EngineState::Ready, Some(scheduler)) = (&state, &mut self.scheduler) else {
+        // While the group restarts, the line goes on and keeps its bounds.
+        let takes = matches!(state, EngineState::Ready | EngineState::Restarting(_));
+        let Some(scheduler) = self.scheduler.as_mut().filter(|_| takes) else {
             return Err(EngineError::Unavailable(unavailable(&state)));
         };
         let now = Time(self.epoch.elapsed().as_micros() as u64);
@@ -371,16 +379,6 @@ impl Driver {
         // Rounded up: a timer that fires a microsecond early would find nothing due.
         self.epoch + Duration::from_micros(at.0.min(u64::from(u32::MAX) * 1_000_000) + 1)
     }
-}
-
-/// Whether everything admitted under `old` limits fits `new` ones.
-fn holds(old: &Limits, new: &Limits) -> bool {
-    old.block_size == new.block_size
-        && old.num_blocks <= new.num_blocks
-        && old.max_sequences <= new.max_sequences
-        && old.max_plan_tokens <= new.max_plan_tokens
-        && old.run_ahead <= new.run_ahead
-        && old.max_total_tokens <= new.max_total_tokens
 }
 
 fn refusal(error: &SubmitError) -> EngineError {

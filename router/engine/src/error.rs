@@ -28,7 +28,13 @@ pub enum EngineError {
         /// `EngineConfig::max_buffered_events`.
         limit: usize,
     },
-    /// The worker group was lost while it ran.
+    /// It was the only suspect each time the worker group died.
+    #[error("the request was given up: the worker group died `{num_deaths}` times while it computed this one alone")]
+    Quarantined {
+        /// Those deaths.
+        num_deaths: u32,
+    },
+    /// The worker group was lost, and it could not be taken up again.
     #[error("the worker group was lost: {0}")]
     GroupLost(String),
     /// The worker reported an error of this sequence alone.

@@ -133,6 +133,7 @@ pub fn engine_config() -> EngineConfig {
         max_sequences: None,
         tokenizer_vocab_size: 1,
         start_timeout: Duration::from_secs(10),
+        restart_timeout: Duration::from_secs(300),
         step_timeout: Duration::from_secs(5),
         max_buffered_events: 4096,
     }

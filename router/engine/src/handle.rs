@@ -38,6 +38,8 @@ pub struct EngineConfig {
     pub tokenizer_vocab_size: u32,
     /// How long the weights may take to load before the start counts as failed.
     pub start_timeout: Duration,
+    /// How long a lost group may go on failing to serve before it is given up.
+    pub restart_timeout: Duration,
     /// How long a step may take before the group counts as hung.
     pub step_timeout: Duration,
     /// Events that may wait for a slow reader before its request is cancelled.

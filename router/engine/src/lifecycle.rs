@@ -18,11 +18,12 @@ use crate::handle::{EngineConfig, EngineState, WorkerInfo};
 use crate::shards::{Shards, exit_words};
 use crate::shared::GroupReport;
 
-/// The first pause before a restart; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The first pause before a restart; each further one is twice as long. Nothing has to cool down, since a kill waits
+/// until every process is gone; pauses only keep a group that never gets anywhere from spinning. Streams wait for it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// An incarnation that served for so long was sound: the pauses begin anew.
+/// An incarnation that computed anything, or idled for so long, was sound: the pauses begin anew.
 const SOUND: Duration = Duration::from_secs(30);
 
 /// How one incarnation ended.
@@ -47,6 +48,7 @@ pub(crate) async fn run(group: impl WorkerGroup, driver: Driver, report: GroupRe
 async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
     let mut pause = FIRST_PAUSE;
     let mut was_ready = false;
+    let mut sound_until = Instant::now();
     for incarnation in 1.. {
         let began = Instant::now();
         let ended = live(&mut group, &mut driver, incarnation).await;
@@ -61,10 +63,18 @@ async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
             driver.set_state(EngineState::Failed(error.to_string()));
             break;
         }
-        if served && began.elapsed() >= SOUND {
+        if served && (driver.made_progress() || began.elapsed() >= SOUND) {
             pause = FIRST_PAUSE;
+            sound_until = Instant::now();
         }
-        tracing::warn!(incarnation, %error, pause_s = pause.as_secs(), "the worker group was lost; it restarts");
+        if sound_until.elapsed() >= driver.config.restart_timeout {
+            let seconds = driver.config.restart_timeout.as_secs();
+            tracing::error!(incarnation, %error, "the worker group could not be restarted within {seconds} s; given up");
+            driver.group_lost(&error.to_string());
+            driver.set_state(EngineState::Failed(format!("given up after `{seconds}` s of restarts: {error}")));
+            break;
+        }
+        tracing::warn!(incarnation, %error, pause_ms = pause.as_millis() as u64, "the worker group was lost; it restarts");
         driver.group_lost(&error.to_string());
         if !rest(&mut group, &mut driver, pause).await {
             break;

@@ -33,6 +33,7 @@ const KV_BLOCKS: &str = "forebay_kv_blocks";
 const PLANS_IN_FLIGHT: &str = "forebay_plans_in_flight";
 const PREEMPTIONS: &str = "forebay_preemptions_total";
 const ROLLBACKS: &str = "forebay_rollbacks_total";
+const RESUMPTIONS: &str = "forebay_resumptions_total";
 const EVICTIONS: &str = "forebay_prefix_evicted_blocks_total";
 const PREFIX_QUERIED: &str = "forebay_prefix_queried_tokens_total";
 const PREFIX_HIT: &str = "forebay_prefix_hit_tokens_total";
@@ -67,6 +68,7 @@ fn describe() {
     describe_gauge!(PLANS_IN_FLIGHT, Unit::Count, "Plans sent and not answered");
     describe_counter!(PREEMPTIONS, Unit::Count, "Sequences that gave their blocks back to run again later");
     describe_counter!(ROLLBACKS, Unit::Count, "Sequences computed again because a step failed");
+    describe_counter!(RESUMPTIONS, Unit::Count, "Sequences taken up again after their worker group was lost");
     describe_counter!(EVICTIONS, Unit::Count, "Cached KV blocks given up for new ones");
     describe_counter!(PREFIX_QUERIED, Unit::Count, "Prompt tokens looked up in the prefix tree");
     describe_counter!(PREFIX_HIT, Unit::Count, "Prompt tokens found in the prefix tree");
@@ -168,6 +170,7 @@ pub(crate) struct Meters {
     plans_in_flight: Share,
     preemptions: Tally,
     rollbacks: Tally,
+    resumptions: Tally,
     evictions: Tally,
     prefix_queried: Tally,
     prefix_hit: Tally,
@@ -205,6 +208,7 @@ impl Meters {
             plans_in_flight: Share::new(gauge!(PLANS_IN_FLIGHT)),
             preemptions: Tally::new(counter!(PREEMPTIONS)),
             rollbacks: Tally::new(counter!(ROLLBACKS)),
+            resumptions: Tally::new(counter!(RESUMPTIONS)),
             evictions: Tally::new(counter!(EVICTIONS)),
             prefix_queried: Tally::new(counter!(PREFIX_QUERIED)),
             prefix_hit: Tally::new(counter!(PREFIX_HIT)),
@@ -300,6 +304,7 @@ impl Meters {
         self.plans_in_flight.set(f64::from(stats.plans_in_flight));
         self.preemptions.advance_to(stats.preemptions);
         self.rollbacks.advance_to(stats.rollbacks);
+        self.resumptions.advance_to(stats.resumptions);
         self.evictions.advance_to(stats.evictions);
         self.prefix_queried.advance_to(stats.prefix_queried_tokens);
         self.prefix_hit.advance_to(stats.prefix_hit_tokens);

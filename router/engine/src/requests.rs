@@ -160,15 +160,11 @@ impl Requests {
         ids
     }
 
-    /// Ends those that have started with the same error; answers who they were.
-    pub(crate) fn fail_started(&mut self, error: &EngineError) -> Vec<RequestId> {
-        let started = self.live.iter().filter(|(_, live)| live.started_at.is_some());
-        let mut ids: Vec<_> = started.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        for &id in &ids {
-            self.fail(id, error.clone());
+    /// The worker that knew them is gone: names of its sequences mean others from now on.
+    pub(crate) fn displace_all(&mut self) {
+        for live in self.live.values_mut() {
+            live.sequence = None;
         }
-        ids
     }
 
     /// Delivers one event. `answer` is the result it came from, if any. Answers whom it had to cancel: the
@@ -277,10 +273,7 @@ impl Live {
             FinishReason::NoLongerFits(error) => {
                 Err(EngineError::GroupLost(format!("its workers came back with smaller limits: {error}")))
             }
-            FinishReason::Quarantined { num_deaths } => {
-                let message = format!("the worker group died `{num_deaths}` times while it tried this request alone");
-                Err(EngineError::Sequence { kind: 0, message })
-            }
+            FinishReason::Quarantined { num_deaths } => Err(EngineError::Quarantined { num_deaths }),
             FinishReason::Failed { kind, message } => {
                 meters.sequence_error(kind);
                 Err(EngineError::Sequence { kind, message })

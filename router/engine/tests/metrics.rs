@@ -84,13 +84,16 @@ async fn a_lost_group_shows_until_it_is_back() {
     let script = FakeScript { faults: vec![exit], step_delay: Duration::from_millis(10), ..FakeScript::default() };
     let (engine, handle) = recorded(script).await;
     let shows = |line: &str| values(&handle).iter().any(|have| have == line);
-    assert!(read(engine.submit(request([5], 9)).await.expect("taken")).await.1.is_err());
+    let generation = engine.submit(request([5], 9)).await.expect("taken");
+    engine.state_changed(&EngineState::Ready).await;
     assert!(shows("forebay_worker_group_ready 0") && shows("forebay_worker_group_losses_total 1"));
     assert!(shows("tgi_batch_inference_failure{method=\"decode\"} 2"), "{:#?}", values(&handle));
     while engine.state() != EngineState::Ready {
         engine.state_changed(&engine.state()).await;
     }
     assert!(shows("forebay_worker_group_ready 1"));
+    assert_eq!(read(generation).await.0.len(), 9);
+    assert!(shows("forebay_resumptions_total 1"));
 }
 
 #[tokio::test(start_paused = true)]

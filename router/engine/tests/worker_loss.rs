@@ -1,13 +1,15 @@
-//! A lost group: every stream gets one clean error, the line stays, and a new incarnation serves.
+//! A lost group: a new incarnation takes every stream up where it stood, and nobody is told anything twice.
 
 mod support;
 
 use std::time::Duration;
 
 use forebay_engine::fake_worker::{FakeEvent, FakeGroup, FakeScript, FakeSizes, Fault, StepFault, engine_config};
-use forebay_engine::{Engine, EngineConfig, EngineError, EngineState, GroupError, GroupExit, WorkerGroup};
+use forebay_engine::{
+    Engine, EngineConfig, EngineError, EngineRequest, EngineState, GenerationEvent, GroupError, GroupExit, WorkerGroup,
+};
 use futures::future::join_all;
-use support::{complete, first_token, idle, read, ready, request, started};
+use support::{complete, idle, prompt, read, ready, request, started};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -29,27 +31,89 @@ fn starts(events: &[FakeEvent]) -> Vec<u64> {
     events.iter().filter_map(started).collect()
 }
 
-#[expect(clippy::expect_used, clippy::panic, reason = "a helper of tests")]
-/// Runs eight requests into `fault` and answers why they ended; checks that the engine then serves again.
-async fn lose(sizes: FakeSizes, fault: Fault) -> String {
-    let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
-    let began = Instant::now();
-    let running = join_all((0..8).map(|n| engine.submit(request([5, n + 3], 200)))).await;
+#[expect(clippy::expect_used, reason = "a helper of tests")]
+/// Sixteen requests, read to a good end.
+async fn sixteen(engine: &Engine) -> Vec<Vec<u32>> {
+    let running = join_all((0..16).map(|n| engine.submit(request(prompt(n, 20 + n), 100)))).await;
     let ends = join_all(running.into_iter().map(|generation| read(generation.expect("taken")))).await;
-    // The fault comes with the sixth step; all have heard of it a quarter of a second later.
-    assert!(began.elapsed() <= 6 * STEP + Duration::from_millis(250), "{:?}", began.elapsed());
-    let Err(EngineError::GroupLost(reason)) = ends[0].1.clone() else { panic!("{:?}", ends[0]) };
-    let all_alike = ends.iter().all(|(tokens, end)| *end == ends[0].1 && tokens.len() < 200);
-    assert!(all_alike, "{ends:?}");
-    assert_eq!(engine.state(), EngineState::Restarting(reason.clone()));
-    assert_eq!(engine.stats().running, 0);
-    engine.state_changed(&engine.state()).await;
-    assert_eq!(engine.state(), EngineState::Ready);
-    assert_eq!(complete(&engine, request([5, 6], 20)).await.len(), 20);
-    assert_eq!(starts(&worker.events()), [1, 2]);
+    assert!(ends.iter().all(|(_, end)| end.is_ok()), "{ends:?}");
+    ends.into_iter().map(|(tokens, _)| tokens).collect()
+}
+
+#[expect(clippy::panic, reason = "a helper of tests")]
+/// Why the group was lost, as soon as it is.
+async fn loss(engine: &Engine) -> String {
+    match engine.state_changed(&EngineState::Ready).await {
+        EngineState::Restarting(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs sixteen requests into `faults`, checks that each yields what it would have yielded without, and answers why
+/// the group was first lost.
+async fn survive(sizes: FakeSizes, faults: impl Into<Vec<Fault>>) -> String {
+    let undisturbed = sixteen(&ready(script([]), engine_config()).await.0).await;
+    let (engine, worker) = ready(FakeScript { sizes, ..script(faults) }, engine_config()).await;
+    let (texts, reason) = tokio::join!(sixteen(&engine), loss(&engine));
+    assert_eq!(texts, undisturbed);
     assert_eq!(worker.violations(), Vec::<String>::new());
     idle(&engine).await;
     reason
+}
+
+async fn lose(sizes: FakeSizes, fault: Fault) -> String {
+    survive(sizes, [fault]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_dies_again_and_again_while_suspects_are_tried_loses_nobody() {
+    let at = |incarnation, step_id| Fault::Step { incarnation, rank: 0, step_id, kind: StepFault::Exit };
+    let faults = [at(1, 0), at(2, 3), Fault::ExitWhileLoading { incarnation: 3 }, at(4, 9), at(5, 40)];
+    survive(FakeSizes::default(), faults).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_kills_the_group_whenever_it_runs_alone_is_given_up_and_nobody_else() {
+    let at = |incarnation, step_id| Fault::Step { incarnation, rank: 0, step_id, kind: StepFault::Exit };
+    let (engine, _) = ready(script([at(1, 3), at(2, 0), at(3, 0)]), engine_config()).await;
+    let poison = engine.submit(request([5], 100)).await.expect("taken");
+    let (poison, ()) = tokio::join!(read(poison), async {
+        loss(&engine).await;
+        assert_eq!(complete(&engine, request([6], 30)).await.len(), 30, "it waits in line and is served");
+    });
+    assert_eq!(poison.1, Err(EngineError::Quarantined { num_deaths: 2 }));
+    idle(&engine).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn prompt_logprobs_are_told_once_over_a_loss() {
+    let sizes = FakeSizes { max_plan_tokens: 16, max_sequences: 16, ..FakeSizes::default() };
+    let (engine, _) = ready(FakeScript { sizes, ..script([step(3, StepFault::Exit)]) }, engine_config()).await;
+    let ask = |n| EngineRequest { prompt_logprobs: true, ..request(prompt(n, 40), 5) };
+    let mut generations = join_all((0..3).map(|n| engine.submit(ask(n)))).await;
+    for generation in &mut generations {
+        let generation = generation.as_mut().expect("taken");
+        let mut positions = Vec::new();
+        while let Some(event) = generation.next().await {
+            if let GenerationEvent::PromptLogprobs(entries) = event.expect("goes well") {
+                positions.extend(entries.iter().map(|entry| entry.position));
+            }
+        }
+        assert_eq!(positions, (1..40).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_does_not_come_back_is_given_up_with_an_error_to_all() {
+    let faults = (2..99).map(|incarnation| Fault::Start { incarnation }).chain([step(5, StepFault::Exit)]);
+    let (engine, _) = ready(script(faults.collect::<Vec<_>>()), engine_config()).await;
+    let began = Instant::now();
+    let (tokens, end) = read(engine.submit(request([5], 100)).await.expect("taken")).await;
+    let reason = "given up after `300` s of restarts: shard 0 exited with code 1";
+    assert_eq!(end, Err(EngineError::Unavailable(format!("its workers did not start ({reason})"))));
+    assert_eq!(tokens.len(), 5);
+    assert!((300..340).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(engine.state(), EngineState::Failed(reason.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,15 +167,14 @@ async fn a_hung_shard_is_killed_at_the_steps_deadline() {
     let fault = Fault::Step { incarnation: 1, rank: 1, step_id: 5, kind: StepFault::Hang };
     let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
     let began = Instant::now();
-    let (tokens, end) = read(engine.submit(request([5], 200)).await.expect("taken")).await;
-    let reason = "step `5` was not answered within `5000` ms by shard 1".to_owned();
-    assert_eq!((tokens.len(), end), (5, Err(EngineError::GroupLost(reason))));
+    let generation = engine.submit(request([5], 200)).await.expect("taken");
+    assert_eq!(loss(&engine).await, "step `5` was not answered within `5000` ms by shard 1");
     let limit = 5 * STEP + engine_config().step_timeout + Duration::from_millis(500);
     assert!(began.elapsed() <= limit, "{:?}", began.elapsed());
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(worker.events().contains(&FakeEvent::Killed));
-    engine.state_changed(&engine.state()).await;
-    complete(&engine, request([5], 20)).await;
+    let (tokens, end) = read(generation).await;
+    assert_eq!((tokens.len(), end), (200, Ok(())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,22 +194,23 @@ async fn a_shard_that_dies_while_nobody_asks_is_seen_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_in_line_stay_there_and_are_served_by_the_next_incarnation() {
+async fn whoever_comes_while_the_group_restarts_waits_in_a_line_that_stays_bounded() {
     let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
-    let (engine, _) = ready(FakeScript { sizes, ..script([step(5, StepFault::Exit)]) }, engine_config()).await;
+    let config = EngineConfig { max_queued: 3, ..engine_config() };
+    let (engine, _) = ready(FakeScript { sizes, ..script([step(5, StepFault::Exit)]) }, config).await;
     let running = engine.submit(request([5], 100)).await.expect("taken");
+    tokio::time::sleep(STEP).await;
     let waiting = engine.submit(request([6], 30)).await.expect("taken");
     let dropped = engine.submit(request([6], 30)).await.expect("taken");
-    let (running, ()) = tokio::join!(read(running), async {
-        engine.state_changed(&EngineState::Ready).await;
-        drop(dropped);
-        let refused = engine.submit(request([7], 1)).await.expect_err("restarting");
-        let expected = "the model is not ready: its workers are restarting (shard 0 killed by signal 9)";
-        assert_eq!(refused.to_string(), expected);
-    });
-    assert_eq!(running.1, Err(EngineError::GroupLost("shard 0 killed by signal 9".to_owned())));
-    let (tokens, end) = read(waiting).await;
-    assert_eq!((tokens.len(), end), (30, Ok(())));
+    loss(&engine).await;
+    drop(dropped);
+    let newcomer = engine.submit(request([7], 10)).await.expect("taken");
+    let refused = engine.submit(request([8], 10)).await.expect_err("the line is full");
+    assert!(matches!(refused, EngineError::Overloaded { .. }), "{refused}");
+    for (generation, num_tokens) in [(running, 100), (waiting, 30), (newcomer, 10)] {
+        let (tokens, end) = read(generation).await;
+        assert_eq!((tokens.len(), end), (num_tokens, Ok(())));
+    }
     idle(&engine).await;
 }
 
@@ -165,21 +229,17 @@ async fn a_deadline_passes_while_the_group_restarts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restarts_that_fail_are_tried_again_ever_more_slowly_and_never_given_up() {
+async fn restarts_that_fail_are_tried_again_ever_more_slowly() {
     let failing = (2..9).map(|incarnation| Fault::Start { incarnation });
-    let faults: Vec<_> = [step(0, StepFault::Exit)].into_iter().chain(failing).collect();
+    let faults: Vec<_> = [step(5, StepFault::Exit)].into_iter().chain(failing).collect();
     let (engine, worker) = ready(script(faults), engine_config()).await;
-    assert!(read(engine.submit(request([5], 9)).await.expect("taken")).await.1.is_err());
+    let generation = engine.submit(request([5], 9)).await.expect("taken");
+    loss(&engine).await;
     let began = Instant::now();
-    let mut state = engine.state();
-    while state != EngineState::Ready {
-        assert!(matches!(state, EngineState::Restarting(_)), "{state:?}");
-        state = engine.state_changed(&state).await;
-    }
+    assert_eq!(read(generation).await.0.len(), 9);
     let waited = began.elapsed().as_secs_f64();
-    assert!((waited - f64::from(1 + 2 + 4 + 8 + 16 + 30 + 30 + 30)).abs() < 1.0, "{waited}");
+    assert!((waited - (0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 6.4 + 12.8)).abs() < 0.5, "{waited}");
     assert_eq!(starts(&worker.events()), (1..=9).collect::<Vec<_>>());
-    complete(&engine, request([5], 9)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,9 +328,9 @@ async fn a_smaller_pool_after_a_restart_ends_the_line_with_a_clean_error_and_ser
     let (engine, _) = ready(FakeScript { sizes, ..script(faults) }, engine_config()).await;
     let running = engine.submit(request([5], 100)).await.expect("taken");
     let waiting = engine.submit(request([6], 100)).await.expect("taken");
-    assert!(read(running).await.1.is_err());
-    let reason = "its workers came back with smaller limits".to_owned();
-    assert_eq!(read(waiting).await.1, Err(EngineError::GroupLost(reason)));
+    let reason = "its workers came back with smaller limits: the request may reach 101 tokens, the limit is 64";
+    assert_eq!(read(running).await.1, Err(EngineError::GroupLost(reason.to_owned())));
+    assert_eq!(read(waiting).await.1, Err(EngineError::GroupLost(reason.to_owned())));
     assert_eq!(engine.worker_info().map(|info| (info.num_blocks, info.max_total_tokens)), Some((5, 64)));
     complete(&engine, request([5], 20)).await;
 }
@@ -317,23 +377,20 @@ async fn a_panic_in_the_loop_is_an_error_for_those_it_met_and_the_engine_serves_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_killed_at_random_moments_leaves_no_stream_hanging() {
-    let (engine, worker) =
-        ready(FakeScript { step_delay: Duration::from_micros(500), ..FakeScript::default() }, engine_config()).await;
-    for round in 0..2 {
-        let mut first = engine.submit(request([5], 500)).await.expect("taken");
-        let others = join_all((0..40).map(|n| engine.submit(request([5, n + 3], 500)))).await;
-        first_token(&mut first).await;
-        tokio::time::sleep(Duration::from_millis(3 + 7 * round)).await;
-        let killed = Instant::now();
-        worker.kill_shard(0, "killed by signal 9");
-        let all = others.into_iter().map(|generation| generation.expect("taken")).chain([first]);
-        let ends = join_all(all.map(read)).await;
-        assert!(ends.iter().all(|(_, end)| matches!(end, Err(EngineError::GroupLost(_)))), "{ends:?}");
-        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
-        while engine.state() != EngineState::Ready {
+async fn streams_go_on_unchanged_over_a_group_killed_at_random_moments() {
+    let quick = || FakeScript { step_delay: Duration::from_micros(500), ..FakeScript::default() };
+    let undisturbed = sixteen(&ready(quick(), engine_config()).await.0).await;
+    let (engine, worker) = ready(quick(), engine_config()).await;
+    let kills = async {
+        for round in 0..4 {
+            tokio::time::sleep(Duration::from_millis(5 + 7 * round)).await;
+            worker.kill_shard(0, "killed by signal 9");
+            loss(&engine).await;
             engine.state_changed(&engine.state()).await;
         }
-    }
+    };
+    let (texts, ()) = tokio::join!(sixteen(&engine), kills);
+    assert_eq!(texts, undisturbed);
+    assert_eq!(worker.violations(), Vec::<String>::new());
     idle(&engine).await;
 }

@@ -118,6 +118,9 @@ pub(crate) struct WorkerArgs {
     /// Seconds that a model may take to load.
     #[arg(long, env = "FOREBAY_START_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
     pub(crate) start_timeout: u64,
+    /// Seconds that lost workers are restarted for before they are given up; requests wait meanwhile and go on after.
+    #[arg(long, env = "FOREBAY_RESTART_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) restart_timeout: u64,
     /// Seconds that one step may take before the workers count as hung.
     #[arg(long, env = "FOREBAY_STEP_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
     pub(crate) step_timeout: u64,

@@ -268,6 +268,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
         max_sequences: Some(workers.max_sequences),
         tokenizer_vocab_size: 0,
         start_timeout: Duration::from_secs(args.workers.start_timeout),
+        restart_timeout: Duration::from_secs(args.workers.restart_timeout),
         step_timeout: Duration::from_secs(args.workers.step_timeout),
         max_buffered_events: MAX_BUFFERED_EVENTS,
     }
