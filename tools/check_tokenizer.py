@@ -131,7 +131,7 @@ def gguf_string(text: str) -> bytes:
     return struct.pack("<Q", len(text.encode())) + text.encode()
 
 
-def write_small_model(source: Path, target: Path) -> None:
+def write_small_model(source: Path, target: Path, *, thin_merges: bool) -> None:
     """A GGUF with the tokenizer of `source` and a model of one tiny layer; `general.name` leaves room to patch."""
     import gguf
 
@@ -148,6 +148,8 @@ def write_small_model(source: Path, target: Path) -> None:
     for key, field in fields.items():
         if key.startswith("tokenizer.ggml."):
             value = field.contents()
+            if thin_merges and key == "tokenizer.ggml.merges":
+                value = [merge for index, merge in enumerate(value) if index % 7]
             add.get(type(value), writer.add_uint32)(key, value)
     add_tiny_layer(writer, len(fields["tokenizer.ggml.tokens"].data))
 
@@ -278,6 +280,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pre", nargs="*", default=list(DEFAULT_PRE), help="pre-tokenizers to compare")
     parser.add_argument("--all-pre", action="store_true", help="compare every pre-tokenizer that we know")
+    thin = "leave out every seventh merge, so that it shows whether a word that is a token is taken whole"
+    parser.add_argument("--thin-merges", action="store_true", help=thin)
     parser.add_argument("--oracle", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.oracle:
@@ -290,7 +294,7 @@ def main() -> int:
     strings = make_strings(args.strings, args.seed)
     with tempfile.TemporaryDirectory() as folder:
         small, copy = Path(folder) / "small.gguf", Path(folder) / "copy.gguf"
-        write_small_model(args.gguf or default_gguf(), small)
+        write_small_model(args.gguf or default_gguf(), small, thin_merges=args.thin_merges)
         failed = []
         for pre in names:
             write_with_pre(small, copy, pre)
