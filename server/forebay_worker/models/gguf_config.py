@@ -18,8 +18,17 @@ from forebay_worker.weights.gguf import GgufFile
 
 FACTORS, LONG_FACTORS, SHORT_FACTORS = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
-HARMLESS = frozenset(("vocab_size", "rope.scaling.finetuned", "attention.causal"))
-"""Keys without an effect that any family may leave unread."""
+HARMLESS = frozenset(
+    (
+        "vocab_size",
+        "tensor_data_layout",
+        "attention.causal",
+        "expert_used_count",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",
+    )
+)
+"""Keys that may stay unread: they say nothing new, or mean something only beside a key that is read."""
 
 
 class GgufConfig:

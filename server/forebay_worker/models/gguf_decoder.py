@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forebay_worker.models.gguf_config import FACTORS, LONG_FACTORS, SHORT_FACTORS, GgufConfig
-from forebay_worker.models.spec import DecoderSpec, LayerSpec
+from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, LayerSpec
 from forebay_worker.weights.names import WeightName, biases, named, of_vector, undo_adjacent_rotary
+
+GGUF_HEAD_NORMS = {
+    "attention.query_norm": "blk.{layer}.attn_q_norm.weight",
+    "attention.key_norm": "blk.{layer}.attn_k_norm.weight",
+}
+GGUF_OUTPUT_NORMS = {
+    "attention.output_norm": "blk.{layer}.post_attention_norm.weight",
+    "mlp.output_norm": "blk.{layer}.post_ffw_norm.weight",
+}
 
 
 def gguf_decoder(
@@ -78,3 +87,25 @@ def with_adjacent_rotary(names: Mapping[str, WeightName], config: GgufConfig) ->
         if f"{role}.bias" in names:
             changed[f"{role}.bias"] = dataclasses.replace(names[f"{role}.bias"], arrange=of_vector(undo))
     return changed
+
+
+def gguf_expert_names(config: GgufConfig) -> dict[str, WeightName]:
+    """Names of the router and of the stacked experts."""
+    layer, stacked = "blk.{layer}.", config.integer("expert_count")
+    return {
+        "experts.router": WeightName(layer + "ffn_gate_inp.weight"),
+        "experts.gate": WeightName(layer + "ffn_gate_exps.weight", num_stacked=stacked),
+        "experts.up": WeightName(layer + "ffn_up_exps.weight", num_stacked=stacked),
+        "experts.down": WeightName(layer + "ffn_down_exps.weight", num_stacked=stacked),
+    }
+
+
+def gguf_experts(config: GgufConfig, width_key: str, routing: str, shared_width: int = 0) -> ExpertsSpec:
+    """The experts of a GGUF file."""
+    return ExpertsSpec(
+        num_experts=config.integer("expert_count"),
+        num_experts_per_token=config.integer("expert_used_count"),
+        intermediate_size=config.integer(width_key),
+        routing=routing,
+        shared_intermediate_size=shared_width,
+    )

@@ -30,7 +30,15 @@ FAMILIES = {
 """`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`."""
 
 GGUF_FAMILIES = {
+    "gemma2": _HOME + "gemma2",
+    "gemma3": _HOME + "gemma3",
+    "gpt2": _HOME + "gpt2",
     "llama": _HOME + "llama",
+    "phi3": _HOME + "phi3",
+    "qwen2": _HOME + "qwen2",
+    "qwen2moe": _HOME + "qwen2_moe",
+    "qwen3": _HOME + "qwen3",
+    "qwen3moe": _HOME + "qwen3_moe",
 }
 """`general.architecture` of a GGUF file -> module with `from_gguf(GgufConfig) -> DecoderSpec`."""
 

@@ -77,9 +77,9 @@ def test_quantized_weights_take_float32_activations_and_a_float16_cache(tmp_path
     assert (model.dtype, model.kv_cache_dtype) == (torch.float32, torch.float16)
 
 
-def test_experts_are_refused_by_name(tmp_path, load):
-    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.F32, extra={"llama.expert_count": 8})
-    with pytest.raises(ValueError, match=r"`llama.expert_count` of .* is `8`"):
+def test_a_key_without_a_meaning_here_is_refused_by_name(tmp_path, load):
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.F32, extra={"llama.attention.sliding_window": 8})
+    with pytest.raises(ValueError, match=r"`llama.attention.sliding_window` of .* is `8`, which is not supported"):
         load(path)
 
 

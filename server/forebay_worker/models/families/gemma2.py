@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import GGUF_OUTPUT_NORMS, gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
 from forebay_worker.models.spec import DecoderSpec
@@ -57,3 +60,27 @@ def gemma_fields(config: HfConfig, attention_softcap: float, final_softcap: floa
         "tied_head": config.flag("tie_word_embeddings", True),
         "max_position_embeddings": config.integer("max_position_embeddings", 8192),
     }
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `gemma2`. Raises: ModelRefusedError for what is not built."""
+    window = config.integer("attention.sliding_window", 4096)
+    final_softcap = config.number("final_logit_softcapping", 30.0)
+    return gguf_decoder(
+        config,
+        "Gemma2ForCausalLM",
+        gguf_decoder_names(config) | named(GGUF_OUTPUT_NORMS),
+        [0 if layer % 2 else window for layer in range(config.num_layers)],
+        **COMPONENTS,
+        head=SOFTCAPPED_HEAD,
+        final_softcap=final_softcap,
+        attention_softcap=config.number("attn_logit_softcapping", 50.0),
+        attention_scale=gguf_attention_scale(config, 46),
+    )
+
+
+def gguf_attention_scale(config: GgufConfig, num_layers_of_27b: int) -> float:
+    """The file does not say it: the largest model takes the model width by heads, the others the head's width."""
+    if config.num_layers == num_layers_of_27b:
+        return 1 / math.sqrt(config.integer("embedding_length") / config.num_heads)
+    return 1 / math.sqrt(config.head_dim)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from forebay_worker.models.families.gemma2 import gemma_fields, gemma_names
+from forebay_worker.models.families.gemma2 import COMPONENTS, gemma_fields, gemma_names, gguf_attention_scale
 from forebay_worker.models.families.qwen3 import ATTENTION, HEAD_NORMS
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import GGUF_HEAD_NORMS, GGUF_OUTPUT_NORMS, gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder
 from forebay_worker.models.rope_config import RopeParameters
@@ -48,3 +50,20 @@ def _ropes(config: HfConfig, head_dim: int, max_positions: int) -> dict[str, Rop
         own = nested.get(kind) if isinstance(nested, Mapping) else nested
         ropes[kind] = RopeParameters(own or older.get(kind) or {}, config.path, max_positions).spec(head_dim, theta)
     return ropes
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `gemma3`. Raises: ModelRefusedError for what is not built."""
+    window = config.integer("attention.sliding_window")
+    local = RopeSpec(config.number("rope.freq_base_swa", LOCAL_THETA), config.head_dim)
+    whole = LayerSpec(config.rope(GLOBAL_THETA))
+    layers = [LayerSpec(local, window) if (layer + 1) % PATTERN else whole for layer in range(config.num_layers)]
+    return gguf_decoder(
+        config,
+        "Gemma3ForCausalLM",
+        gguf_decoder_names(config) | named(GGUF_HEAD_NORMS) | named(GGUF_OUTPUT_NORMS),
+        **COMPONENTS,
+        layers=tuple(layers),
+        attention=ATTENTION,
+        attention_scale=gguf_attention_scale(config, 62),
+    )

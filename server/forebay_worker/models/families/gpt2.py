@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import gguf_decoder
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.spec import DecoderSpec, LayerSpec
-from forebay_worker.weights.names import Arrangement, WeightName, elements, transposed_rows
+from forebay_worker.weights.names import Arrangement, WeightName, elements, rows, transposed_rows
 
 COMPONENTS: dict[str, Any] = {
     "embedding": "forebay_worker.layers.embedding:PositionedTokenEmbedding",
@@ -74,3 +76,28 @@ def _merged(name: str, width: int, part_of: Any) -> dict[str, WeightName]:  # no
         names[role] = WeightName(name + ".weight", part_of(start, stop))
         names[role + ".bias"] = WeightName(name + ".bias", elements(start, stop))
     return names
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `gpt2`, whose matrices lie as outputs by inputs."""
+    layer = "blk.{layer}."
+    names = {
+        "embedding": WeightName("token_embd.weight"),
+        "positions": WeightName("position_embd.weight"),
+        "head": WeightName("output.weight"),
+        **_norm("attention.norm", layer + "attn_norm"),
+        **_norm("mlp.norm", layer + "ffn_norm"),
+        **_norm("norm", "output_norm"),
+        **_merged(layer + "attn_qkv", config.integer("embedding_length"), rows),
+        **_linear("attention.output", layer + "attn_output"),
+        **_linear("mlp.up", layer + "ffn_up"),
+        **_linear("mlp.down", layer + "ffn_down"),
+    }
+    return gguf_decoder(
+        config,
+        "GPT2LMHeadModel",
+        names,
+        **COMPONENTS,
+        layers=(LayerSpec(None),) * config.num_layers,
+        norm_eps=config.number("attention.layer_norm_epsilon"),
+    )

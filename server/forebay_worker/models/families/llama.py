@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from forebay_worker.models.families import mixtral
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names, with_adjacent_rotary
 from forebay_worker.models.hf_config import HfConfig
@@ -23,6 +24,7 @@ def from_config(config: HfConfig) -> DecoderSpec:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `llama`. Raises: ModelRefusedError for what is not built."""
-    config.require("expert_count", 0)
+    if config.integer("expert_count", 0):
+        return mixtral.from_gguf(config)
     names = with_adjacent_rotary(gguf_decoder_names(config, "attention.output", *QUERY_KEY_VALUE), config)
     return gguf_decoder(config, "LlamaForCausalLM", names)

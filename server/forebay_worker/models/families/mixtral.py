@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import (
+    gguf_decoder,
+    gguf_decoder_names,
+    gguf_expert_names,
+    gguf_experts,
+    with_adjacent_rotary,
+)
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder, hf_experts
 from forebay_worker.models.spec import DecoderSpec
@@ -33,3 +41,10 @@ def from_config(config: HfConfig) -> DecoderSpec:
         max_position_embeddings=config.integer("max_position_embeddings", 4096 * 32),
         norm_eps=config.number("rms_norm_eps", 1e-5),
     )
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `llama` with experts. Raises: ModelRefusedError for what is not built."""
+    names = with_adjacent_rotary(without_mlp(gguf_decoder_names(config)), config) | gguf_expert_names(config)
+    experts = gguf_experts(config, "feed_forward_length", ROUTING)
+    return gguf_decoder(config, "MixtralForCausalLM", names, mlp=MLP, experts=experts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder
 from forebay_worker.models.rope_config import RopeParameters
@@ -51,3 +53,16 @@ def merged_names(
         "mlp.gate": WeightName(gate_up, rows(0, gate)),
         "mlp.up": WeightName(gate_up, rows(gate, 2 * gate)),
     }
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `phi3`. Raises: ModelRefusedError for what is not built."""
+    widths = (
+        config.num_heads * config.head_dim,
+        config.num_kv_heads * config.head_dim,
+        config.integer("feed_forward_length"),
+    )
+    names = gguf_decoder_names(config)
+    names = merged_names(names, "blk.{layer}.attn_qkv.weight", "blk.{layer}.ffn_up.weight", widths)
+    window = config.integer("attention.sliding_window", 0)
+    return gguf_decoder(config, "Phi3ForCausalLM", names, [window] * config.num_layers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
 from forebay_worker.models.spec import DecoderSpec
@@ -25,3 +27,8 @@ def windows(config: HfConfig) -> list[int]:
         return [0] * num_layers
     num_full = config.integer("max_window_layers", 28, minimum=0)
     return config.windows([FULL if layer < num_full else SLIDING for layer in range(num_layers)])
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `qwen2`. Raises: ModelRefusedError for what is not built."""
+    return gguf_decoder(config, "Qwen2ForCausalLM", gguf_decoder_names(config, *QUERY_KEY_VALUE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names, gguf_expert_names, gguf_experts
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_experts
 from forebay_worker.models.spec import DecoderSpec
@@ -60,3 +62,20 @@ def expert_names() -> dict[str, WeightName]:
             "experts.down": mlp + "experts.{expert}.down_proj.weight",
         }
     )
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `qwen2moe`. Raises: ModelRefusedError for what is not built."""
+    layer = "blk.{layer}."
+    names = without_mlp(gguf_decoder_names(config, *QUERY_KEY_VALUE)) | gguf_expert_names(config)
+    names |= named(
+        {
+            "shared_expert.gate": layer + "ffn_gate_shexp.weight",
+            "shared_expert.up": layer + "ffn_up_shexp.weight",
+            "shared_expert.down": layer + "ffn_down_shexp.weight",
+            "shared_expert.router": layer + "ffn_gate_inp_shexp.weight",
+        }
+    )
+    shared_width = config.integer("expert_shared_feed_forward_length")
+    experts = gguf_experts(config, "expert_feed_forward_length", ROUTING[False], shared_width)
+    return gguf_decoder(config, "Qwen2MoeForCausalLM", names, mlp=MLP, experts=experts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from forebay_worker.models.families import qwen2
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import GGUF_HEAD_NORMS, gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
 from forebay_worker.models.spec import DecoderSpec
@@ -30,3 +32,9 @@ def from_config(config: HfConfig) -> DecoderSpec:
         head_dim=config.integer("head_dim", 128),
         max_position_embeddings=config.integer("max_position_embeddings", 32768),
     )
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `qwen3`. Raises: ModelRefusedError for what is not built."""
+    names = gguf_decoder_names(config) | named(GGUF_HEAD_NORMS)
+    return gguf_decoder(config, "Qwen3ForCausalLM", names, attention=ATTENTION)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from forebay_worker.models.families.qwen2_moe import ROUTING, expert_names, refuse_dense_layers
 from forebay_worker.models.families.qwen3 import ATTENTION, HEAD_NORMS
+from forebay_worker.models.gguf_config import GgufConfig
+from forebay_worker.models.gguf_decoder import (
+    GGUF_HEAD_NORMS,
+    gguf_decoder,
+    gguf_decoder_names,
+    gguf_expert_names,
+    gguf_experts,
+)
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_experts
 from forebay_worker.models.spec import DecoderSpec
@@ -32,3 +40,10 @@ def from_config(config: HfConfig) -> DecoderSpec:
         num_kv_heads=config.integer("num_key_value_heads", 4),
         max_position_embeddings=config.integer("max_position_embeddings", 32768),
     )
+
+
+def from_gguf(config: GgufConfig) -> DecoderSpec:
+    """Describe a GGUF file of architecture `qwen3moe`. Raises: ModelRefusedError for what is not built."""
+    names = without_mlp(gguf_decoder_names(config)) | named(GGUF_HEAD_NORMS) | gguf_expert_names(config)
+    experts = gguf_experts(config, "expert_feed_forward_length", ROUTING[True])
+    return gguf_decoder(config, "Qwen3MoeForCausalLM", names, attention=ATTENTION, mlp=MLP, experts=experts)

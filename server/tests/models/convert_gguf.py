@@ -1,0 +1,113 @@
+"""Writes a folder's tensors as llama.cpp's converter would: its names, its keys, its changes of the values."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import gguf
+import numpy as np
+import safetensors.numpy
+
+NAMES = {
+    "embed_tokens": "token_embd", "lm_head": "output", "input_layernorm": "attn_norm", "q_proj": "attn_q",
+    "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "q_norm": "attn_q_norm", "k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm", "gate_proj": "ffn_gate", "up_proj": "ffn_up",
+    "down_proj": "ffn_down", "qkv_proj": "attn_qkv", "gate_up_proj": "ffn_up", "gate": "ffn_gate_inp",
+    "shared_expert_gate": "ffn_gate_inp_shexp", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
+    "wte": "token_embd", "wpe": "position_embd", "ln_1": "attn_norm", "ln_2": "ffn_norm", "ln_f": "output_norm",
+    "c_attn": "attn_qkv", "c_fc": "ffn_up", "norm": "output_norm",
+}  # fmt: skip
+
+KEYS = {
+    "block_count": ("num_hidden_layers", "n_layer"),
+    "context_length": ("max_position_embeddings", "n_positions"),
+    "embedding_length": ("hidden_size", "n_embd"),
+    "feed_forward_length": ("intermediate_size",),
+    "attention.head_count": ("num_attention_heads", "n_head"),
+    "attention.head_count_kv": ("num_key_value_heads",),
+    "attention.sliding_window": ("sliding_window",),
+    "attention.key_length": ("head_dim",),
+    "attention.value_length": ("head_dim",),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+    "vocab_size": ("vocab_size",),
+    "expert_count": ("num_local_experts", "num_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+}
+
+
+def convert(folder: Path, architecture: str) -> Path:
+    """The .gguf file of a folder, all in float32."""
+    config = json.loads((folder / "config.json").read_text())
+    path = folder / "model.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, sources in KEYS.items():
+        value = next((config[source] for source in sources if config.get(source)), None)
+        if isinstance(value, int):
+            writer.add_uint32(f"{architecture}.{key}", value)
+        elif value is not None:
+            writer.add_float32(f"{architecture}.{key}", value)
+    if architecture == "gpt2":
+        writer.add_uint32("gpt2.feed_forward_length", 4 * config["n_embd"])
+    rope = config.get("rope_parameters") or {}
+    theta = rope.get("rope_theta", rope.get("full_attention", {}).get("rope_theta"))
+    if theta:
+        writer.add_float32(f"{architecture}.rope.freq_base", theta)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    for name, values in _stacked(tensors, architecture, config).items():
+        writer.add_tensor(name, np.ascontiguousarray(values))
+    if "short_factor" in rope:
+        writer.add_uint32(
+            f"{architecture}.rope.scaling.original_context_length", rope["original_max_position_embeddings"]
+        )
+        writer.add_tensor("rope_factors_short.weight", np.array(rope["short_factor"], np.float32))
+        writer.add_tensor("rope_factors_long.weight", np.array(rope["long_factor"], np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _stacked(tensors: dict[str, np.ndarray], architecture: str, config: dict) -> dict[str, np.ndarray]:
+    converted: dict[str, np.ndarray] = {}
+    experts: dict[str, dict[int, np.ndarray]] = {}
+    for hf_name, values in tensors.items():
+        name = _name(hf_name, architecture)
+        values = _changed(hf_name, values, architecture, config)
+        if match := re.search(r"experts\.(\d+)\.", hf_name):
+            experts.setdefault(name, {})[int(match[1])] = values
+        else:
+            converted[name] = values
+    for name, parts in experts.items():
+        converted[name] = np.stack([parts[expert] for expert in sorted(parts)])
+    return converted
+
+
+def _name(hf_name: str, architecture: str) -> str:
+    layer = re.search(r"\.(?:layers|h)\.(\d+)\.", hf_name)
+    *_, last, kind = hf_name.split(".")
+    name = "ffn_down" if "mlp.c_proj" in hf_name else "attn_output" if "attn.c_proj" in hf_name else NAMES[last]
+    if architecture.startswith("gemma") and last == "post_attention_layernorm":
+        name = "post_attention_norm"
+    name += "_exps" if "experts." in hf_name and "shared" not in hf_name else ""
+    name += "_shexp" if "shared_expert." in hf_name else ""
+    return f"blk.{layer[1]}.{name}.{kind}" if layer else f"{name}.{kind}"
+
+
+def _changed(hf_name: str, values: np.ndarray, architecture: str, config: dict) -> np.ndarray:
+    if architecture.startswith("gemma") and "norm" in hf_name:
+        return values + 1
+    if architecture == "gpt2" and ".c_" in hf_name and hf_name.endswith("weight"):
+        return values.T
+    if architecture == "llama" and re.search(r"\.[qk]_proj\.", hf_name):
+        heads = config["num_attention_heads" if ".q_proj." in hf_name else "num_key_value_heads"]
+        return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    return values[0] if "shared_expert_gate" in hf_name else values
