@@ -8,6 +8,7 @@ mod paged_attention;
 mod quantized_linear;
 mod sampling_noise;
 mod tensors;
+mod truncation;
 
 use forebay_kernels_core::KernelError;
 use pyo3::PyErr;
@@ -32,4 +33,6 @@ mod _native {
     use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
     #[pymodule_export]
     use crate::sampling_noise::{gumbel_argmax, logsumexp, token_logprobs};
+    #[pymodule_export]
+    use crate::truncation::{kth_largest, mass_window, mean_logit};
 }

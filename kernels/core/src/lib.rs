@@ -20,6 +20,7 @@ pub mod rotary;
 pub mod sampling_noise;
 mod simd;
 pub mod threads;
+pub mod truncation;
 mod views;
 
 pub use error::KernelError;

@@ -16,7 +16,7 @@ const MAX_NOISE: f64 = 22.9;
 /// No noise is below this: -ln(-ln(2^-33)) = -3.130.
 const MIN_NOISE: f64 = -3.2;
 /// Logits that one pass of the log-sum-exp holds in the first-level cache.
-const CHUNK: usize = 2048;
+pub(crate) const CHUNK: usize = 2048;
 
 /// Draws one token a row: the index of the largest `logit + noise(seed, position, index)`; of equals the lowest.
 ///
@@ -65,11 +65,12 @@ pub fn logsumexp(logits: Rows<'_, f32>, out: &mut [f32], set: InstructionSet) ->
     Ok(())
 }
 
-fn check_count(name: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {
+pub(crate) fn check_count(name: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {
     if expected == got { Ok(()) } else { Err(KernelError::Count { name, expected, got }) }
 }
 
-fn for_each_row<T: Send>(logits: Rows<'_, f32>, out: &mut [T], value: impl Fn(usize, &[f32]) -> T + Sync) {
+/// Runs `value` for every row, the rows spread over threads.
+pub(crate) fn for_each_row<T: Send>(logits: Rows<'_, f32>, out: &mut [T], value: impl Fn(usize, &[f32]) -> T + Sync) {
     let out = SharedOutput::new(out);
     // One thread looks at about 4 logits a nanosecond.
     let num_threads = threads_for(logits.num_rows() * logits.row_length() / 4);
@@ -184,6 +185,14 @@ fn log_sum_exp(logits: &[f32], set: InstructionSet) -> f64 {
         );
     }
     f64::from(maximum) + sum.ln()
+}
+
+/// The largest logit of a row; NaN if it has one.
+pub(crate) fn maximum(logits: &[f32], set: InstructionSet) -> f32 {
+    set.vectorize(
+        #[inline(always)]
+        || chunk_maximum(logits),
+    )
 }
 
 /// NaN if the chunk has one.
