@@ -6,6 +6,7 @@ Arrays cross as packed little-endian bytes: numpy reads them in place.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,19 @@ from forebay_worker.plan import (
 PROTOCOL = 1
 
 # Options of worker.proto that this worker does not have, with the values that switch them off.
-_NOT_BUILT: tuple[tuple[str, tuple[object, ...]], ...] = (
-    ("typical_p", (0.0, 1.0)),
-    ("min_p", (0.0,)),
-    ("frequency_penalty", (0.0,)),
-    ("presence_penalty", (0.0,)),
-    ("tgi_frequency_penalty", (0.0,)),
-    ("logit_bias_ids", (b"",)),
-    ("allowed_token_ids", (b"",)),
-    ("bad_words", (b"",)),
-    ("grammar_id", ("",)),
+_NOT_BUILT: tuple[tuple[str, tuple[object, ...]], ...] = (("grammar_id", ("",)),)
+
+# The values that an option can have, as a predicate and in words.
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("temperature", lambda value: value >= 0.0, "0 or more"),
+    ("top_p", lambda value: 0.0 < value <= 1.0, "above 0 and at most 1"),
+    # 0, which a sender that does not know the option leaves, is off like 1.
+    ("typical_p", lambda value: 0.0 <= value <= 1.0, "0 to 1"),
+    ("min_p", lambda value: 0.0 <= value <= 1.0, "0 to 1"),
+    ("repetition_penalty", lambda value: value > 0.0, "above 0"),
+    ("frequency_penalty", math.isfinite, "a finite number"),
+    ("presence_penalty", math.isfinite, "a finite number"),
+    ("tgi_frequency_penalty", math.isfinite, "a finite number"),
 )
 
 
@@ -102,11 +106,23 @@ def _decode_new_sequence(message: pb.NewSequence) -> NewSequence:
 
 
 def _decode_sampling(message: pb.SamplingParams) -> SamplingParams:
+    bias_ids = _u32(message.logit_bias_ids, "logit_bias_ids")
+    bias_values = _u32(message.logit_bias_values, "logit_bias_values").view("<f4")
+    if bias_ids.size != bias_values.size:
+        raise PlanError(
+            f"`logit_bias_ids` has `{bias_ids.size}` entries and `logit_bias_values` `{bias_values.size}`, "
+            "expected as many"
+        )
     return SamplingParams(
         temperature=message.temperature,
         top_k=message.top_k,
         top_p=message.top_p,
+        typical_p=message.typical_p or 1.0,
+        min_p=message.min_p,
         repetition_penalty=message.repetition_penalty,
+        frequency_penalty=message.frequency_penalty,
+        presence_penalty=message.presence_penalty,
+        tgi_frequency_penalty=message.tgi_frequency_penalty,
         seed=message.seed,
         processed_logprobs=message.logprobs_kind == pb.LOGPROBS_KIND_PROCESSED,
         num_top_logprobs=message.num_top_logprobs,
@@ -114,7 +130,25 @@ def _decode_sampling(message: pb.SamplingParams) -> SamplingParams:
         num_prompt_logprobs=message.num_prompt_logprobs,
         min_new_tokens=message.min_new_tokens,
         end_token_ids=tuple(_u32(message.end_token_ids, "end_token_ids").tolist()),
+        logit_bias_ids=tuple(bias_ids.tolist()),
+        logit_bias_values=tuple(bias_values.tolist()),
+        allowed_token_ids=tuple(_u32(message.allowed_token_ids, "allowed_token_ids").tolist()),
+        bad_words=_runs(_u32(message.bad_words, "bad_words"), "bad_words"),
     )
+
+
+def _runs(packed: U32, name: str) -> tuple[tuple[int, ...], ...]:
+    """Runs of ids, each preceded by its length."""
+    values, runs, at = packed.tolist(), [], 0
+    while at < len(values):
+        length, start = values[at], at + 1
+        if not 0 < length <= len(values) - start:
+            raise PlanError(
+                f"`{name}` has a run of `{length}` ids, expected 1 to the {len(values) - start} that follow"
+            )
+        runs.append(tuple(values[start : start + length]))
+        at = start + length
+    return tuple(runs)
 
 
 def _unsupported(message: pb.SamplingParams) -> str | None:
@@ -127,12 +161,12 @@ def _unsupported(message: pb.SamplingParams) -> str | None:
         return "`watermark`: this worker does not have this option; leave it out"
     if message.logprobs_kind not in (pb.LOGPROBS_KIND_RAW, pb.LOGPROBS_KIND_PROCESSED):
         return f"`logprobs_kind` is `{message.logprobs_kind}`, expected 0 or 1"
-    if not (math.isfinite(message.temperature) and message.temperature >= 0.0):
-        return f"`temperature` is `{message.temperature}`, expected 0 or more"
-    if not 0.0 < message.top_p <= 1.0:
-        return f"`top_p` is `{message.top_p}`, expected above 0 and at most 1"
-    if not (math.isfinite(message.repetition_penalty) and message.repetition_penalty > 0.0):
-        return f"`repetition_penalty` is `{message.repetition_penalty}`, expected above 0"
+    for name, holds, expected in _RANGES:
+        value = getattr(message, name)
+        if not (math.isfinite(value) and holds(value)):
+            return f"`{name}` is `{value}`, expected {expected}"
+    if not np.isfinite(np.frombuffer(message.logit_bias_values, "<f4")).all():
+        return "`logit_bias_values` has a value that is not finite"
     return None
 
 

@@ -28,7 +28,7 @@ from forebay_worker.plan import (
 )
 from forebay_worker.sampling.logprobs import Logprobs, logprobs_of
 from forebay_worker.sampling.rows import SamplingRows
-from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
+from forebay_worker.sampling.sampler import NOTHING_LEFT, NUMERICAL_FAILURE, sample
 from forebay_worker.sequences import I64, SequenceTable
 
 if TYPE_CHECKING:
@@ -40,6 +40,17 @@ log = logging.getLogger(__name__)
 
 # Rows of the output head at once for prompt log-probabilities: 64 x 49,152 logits are 12 MiB.
 _HEAD_TILE = 64
+
+_FAILURES = {
+    NUMERICAL_FAILURE: (
+        SequenceErrorKind.NUMERICAL,
+        "the model's logits are NaN or infinite; the weights or the KV cache are damaged",
+    ),
+    NOTHING_LEFT: (
+        SequenceErrorKind.UNSUPPORTED,
+        "`allowed_token_ids`, `bad_words` and `min_new_tokens` together forbid every token; allow more of them",
+    ),
+}
 
 
 class Model(Protocol):
@@ -61,7 +72,7 @@ class _Outcome:
     """What a step computed, before any sequence has grown."""
 
     ids_R: torch.Tensor
-    """int64, on the device; NUMERICAL_FAILURE for a row that could not be sampled."""
+    """int64, on the device; one of _FAILURES for a row that could not be sampled."""
     logprobs: Logprobs | None
     """Of the rows that want them, in row order."""
     prompt_logprobs: list[PromptLogprobs]
@@ -201,13 +212,12 @@ class Executor:
         """Let the sequences grow by what was computed, and pack rank 0's result."""
         self._table.advance(batch.slots_S, batch.ends_S)
         host_ids_R = outcome.ids_R.numpy(force=True)
-        sound_R = host_ids_R != NUMERICAL_FAILURE
+        sound_R = host_ids_R >= 0
         errors = {error.slot: error for error in batch.errors}
         ids_R, slots_R = outcome.ids_R, batch.sample_slots_R
         if not sound_R.all():
-            for slot in slots_R[~sound_R].tolist():
-                message = "the model's logits are NaN or infinite; the weights or the KV cache are damaged"
-                errors[slot] = self._table.fail(slot, SequenceErrorKind.NUMERICAL, message)
+            for slot, code in zip(slots_R[~sound_R].tolist(), host_ids_R[~sound_R].tolist(), strict=True):
+                errors[slot] = self._table.fail(slot, *_FAILURES[code])
             ids_R, slots_R = ids_R[torch.from_numpy(sound_R).to(ids_R.device)], slots_R[sound_R]
         if slots_R.size:
             self._table.extend(slots_R, ids_R, host_ids_R[sound_R])
@@ -248,17 +258,30 @@ def sampling_rows(table: SequenceTable, batch: Batch) -> SamplingRows:
     """The sampling columns of the step's sampling rows."""
     slots_R: I64 = batch.sample_slots_R
     positions_R = table.num_known[slots_R]
-    short_R = positions_R - table.num_prompt[slots_R] < table.min_new_tokens[slots_R]
+    num_prompt_R = table.num_prompt[slots_R]
+    short_R = positions_R - num_prompt_R < table.min_new_tokens[slots_R]
+    slots = list(enumerate(slots_R.tolist()))
     return SamplingRows(
         temperature_R=table.temperature[slots_R],
         top_k_R=table.top_k[slots_R],
         top_p_R=table.top_p[slots_R],
+        typical_p_R=table.typical_p[slots_R],
+        min_p_R=table.min_p[slots_R],
         repetition_penalty_R=table.repetition_penalty[slots_R],
+        frequency_penalty_R=table.frequency_penalty[slots_R],
+        presence_penalty_R=table.presence_penalty[slots_R],
+        tgi_frequency_penalty_R=table.tgi_frequency_penalty[slots_R],
         seeds_R=table.seed[slots_R].view(np.int64),
         positions_R=positions_R,
+        num_prompt_R=num_prompt_R,
         slots_R=slots_R,
         token_ids_SL=table.token_ids,
-        forbidden_ids={row: table.end_token_ids[int(slots_R[row])] for row in np.flatnonzero(short_R).tolist()},
+        end_token_ids={row: table.end_token_ids[int(slots_R[row])] for row in np.flatnonzero(short_R).tolist()},
+        logit_bias={row: table.logit_bias[slot] for row, slot in slots if slot in table.logit_bias},
+        allowed_token_ids={
+            row: table.allowed_token_ids[slot] for row, slot in slots if slot in table.allowed_token_ids
+        },
+        bad_words={row: table.bad_words[slot] for row, slot in slots if slot in table.bad_words},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,12 @@ class SamplingParams:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    typical_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    tgi_frequency_penalty: float = 0.0
     seed: int = 0
     processed_logprobs: bool = False
     num_top_logprobs: int = 0
@@ -58,6 +64,17 @@ class SamplingParams:
     num_prompt_logprobs: int = -1
     min_new_tokens: int = 0
     end_token_ids: tuple[int, ...] = ()
+    logit_bias_ids: tuple[int, ...] = ()
+    logit_bias_values: tuple[float, ...] = ()
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Runs of ids, none empty."""
+
+    def named_ids(self) -> Iterator[tuple[str, int]]:
+        """Every token id that an option names, with the option's name."""
+        for name in ("end_token_ids", "logit_bias_ids", "allowed_token_ids"):
+            yield from ((name, token_id) for token_id in getattr(self, name))
+        yield from (("bad_words", token_id) for word in self.bad_words for token_id in word)
 
 
 @dataclasses.dataclass(frozen=True)

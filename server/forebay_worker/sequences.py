@@ -49,14 +49,23 @@ class SequenceTable:
         self.temperature = np.zeros(slots, np.float32)
         self.top_k = np.zeros(slots, np.int64)
         self.top_p = np.ones(slots, np.float32)
+        self.typical_p = np.ones(slots, np.float32)
+        self.min_p = np.zeros(slots, np.float32)
         self.repetition_penalty = np.ones(slots, np.float32)
+        self.frequency_penalty = np.zeros(slots, np.float32)
+        self.presence_penalty = np.zeros(slots, np.float32)
+        self.tgi_frequency_penalty = np.zeros(slots, np.float32)
         self.seed = np.zeros(slots, np.uint64)
         self.processed_logprobs = np.zeros(slots, np.bool_)
         self.num_top_logprobs = np.zeros(slots, np.int64)
         self.top_ties = np.zeros(slots, np.bool_)
         self.num_prompt_logprobs = np.zeros(slots, np.int64)
         self.min_new_tokens = np.zeros(slots, np.int64)
-        self.end_token_ids: dict[int, tuple[int, ...]] = {}
+        # Options that hold lists of ids: only the slots whose sequence has them.
+        self.end_token_ids: dict[int, I64] = {}
+        self.logit_bias: dict[int, tuple[I64, npt.NDArray[np.float32]]] = {}
+        self.allowed_token_ids: dict[int, I64] = {}
+        self.bad_words: dict[int, tuple[tuple[int, ...], ...]] = {}
 
         self.failed = np.zeros(slots, np.bool_)
         self.errors: dict[int, SequenceError] = {}
@@ -90,7 +99,8 @@ class SequenceTable:
         self.taken[slots] = self.failed[slots] = False
         for slot in slots.tolist():
             self.errors.pop(slot, None)
-            self.end_token_ids.pop(slot, None)
+            for lists in (self.end_token_ids, self.logit_bias, self.allowed_token_ids, self.bad_words):
+                lists.pop(slot, None)
 
     def _add(self, new: NewSequence) -> None:
         slot, known = new.slot, new.token_ids.size
@@ -120,9 +130,10 @@ class SequenceTable:
             raise PlanError(f"{name} has `{new.token_ids.size}` tokens, expected at most {limit}")
         if (highest := int(new.token_ids.max())) >= self.capabilities.vocab_size:
             raise PlanError(f"{name}: token id `{highest}`, expected less than {self.capabilities.vocab_size}")
-        end = max(new.sampling.end_token_ids, default=0)
-        if end >= self.capabilities.vocab_size:
-            raise PlanError(f"{name}: end token id `{end}`, expected less than {self.capabilities.vocab_size}")
+        for option, token_id in new.sampling.named_ids():
+            if token_id >= self.capabilities.vocab_size:
+                limit = self.capabilities.vocab_size
+                raise PlanError(f"{name}: token id `{token_id}` of {option}, expected less than {limit}")
         if new.block_ids.size > self.block_tables.shape[1]:
             raise PlanError(f"{name} has `{new.block_ids.size}` blocks, expected at most {self.block_tables.shape[1]}")
         self._check_blocks(new.block_ids, name)
@@ -139,7 +150,12 @@ class SequenceTable:
         self.temperature[slot] = sampling.temperature
         self.top_k[slot] = sampling.top_k
         self.top_p[slot] = sampling.top_p
+        self.typical_p[slot] = sampling.typical_p
+        self.min_p[slot] = sampling.min_p
         self.repetition_penalty[slot] = sampling.repetition_penalty
+        self.frequency_penalty[slot] = sampling.frequency_penalty
+        self.presence_penalty[slot] = sampling.presence_penalty
+        self.tgi_frequency_penalty[slot] = sampling.tgi_frequency_penalty
         self.seed[slot] = sampling.seed
         self.processed_logprobs[slot] = sampling.processed_logprobs
         self.num_top_logprobs[slot] = sampling.num_top_logprobs
@@ -147,7 +163,14 @@ class SequenceTable:
         self.num_prompt_logprobs[slot] = sampling.num_prompt_logprobs
         self.min_new_tokens[slot] = sampling.min_new_tokens if sampling.end_token_ids else 0
         if self.min_new_tokens[slot]:
-            self.end_token_ids[slot] = sampling.end_token_ids
+            self.end_token_ids[slot] = np.array(sampling.end_token_ids, np.int64)
+        if sampling.logit_bias_ids:
+            values = np.array(sampling.logit_bias_values, np.float32)
+            self.logit_bias[slot] = np.array(sampling.logit_bias_ids, np.int64), values
+        if sampling.allowed_token_ids:
+            self.allowed_token_ids[slot] = np.array(sampling.allowed_token_ids, np.int64)
+        if sampling.bad_words:
+            self.bad_words[slot] = sampling.bad_words
 
     def _append(self, slots: I64, counts: npt.NDArray[np.uint32], blocks: npt.NDArray[np.uint32]) -> None:
         if slots.max() >= self.taken.size or not self.taken[slots].all():

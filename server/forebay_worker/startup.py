@@ -95,7 +95,17 @@ def _warm(executor: Executor) -> None:
     num_tokens = max(1, min(capabilities.max_plan_tokens, capabilities.max_sequence_tokens - 1))
     num_blocks = min(-(-(num_tokens + 1) // capabilities.block_size), capabilities.num_blocks - 1)
     sampling = SamplingParams(
-        temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1, processed_logprobs=True, num_top_logprobs=5
+        temperature=1.0,
+        top_k=50,
+        top_p=0.9,
+        typical_p=0.9,
+        min_p=0.01,
+        repetition_penalty=1.1,
+        frequency_penalty=0.1,
+        presence_penalty=0.1,
+        tgi_frequency_penalty=0.1,
+        processed_logprobs=True,
+        num_top_logprobs=5,
     )
     new = NewSequence(
         slot=0,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from forebay_worker import sampling
 from forebay_worker.codec import decode_plan, encode_handshake, encode_result
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.plan import (
@@ -77,7 +79,16 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
             temperature=0.5,
             top_k=40,
             top_p=0.25,
+            typical_p=0.75,
+            min_p=0.125,
             repetition_penalty=1.5,
+            frequency_penalty=0.5,
+            presence_penalty=-0.5,
+            tgi_frequency_penalty=2.0,
+            logit_bias_ids=packed(3, 70000),
+            logit_bias_values=np.float32([-100, 0.5]).tobytes(),
+            allowed_token_ids=packed(3, 4),
+            bad_words=packed(1, 5, 3, 6, 7, 8),
             seed=2**64 - 1,
             logprobs_kind=pb.LOGPROBS_KIND_PROCESSED,
             num_top_logprobs=4,
@@ -93,7 +104,16 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
         "temperature": 0.5,
         "top_k": 40,
         "top_p": 0.25,
+        "typical_p": 0.75,
+        "min_p": 0.125,
         "repetition_penalty": 1.5,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "tgi_frequency_penalty": 2.0,
+        "logit_bias_ids": (3, 70000),
+        "logit_bias_values": (-100.0, 0.5),
+        "allowed_token_ids": (3, 4),
+        "bad_words": ((5,), (6, 7, 8)),
         "seed": 2**64 - 1,
         "processed_logprobs": True,
         "num_top_logprobs": 4,
@@ -107,14 +127,6 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"typical_p": 0.5},
-        {"min_p": 0.1},
-        {"frequency_penalty": 0.5},
-        {"presence_penalty": -0.5},
-        {"tgi_frequency_penalty": 0.5},
-        {"logit_bias_ids": packed(1), "logit_bias_values": bytes(4)},
-        {"allowed_token_ids": packed(1)},
-        {"bad_words": packed(1, 5)},
         {"grammar_id": "g1"},
         {"watermark": pb.Watermark(gamma=0.5, delta=2.0)},
     ],
@@ -129,7 +141,16 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         "temperature",
         "top_k",
         "top_p",
+        "typical_p",
+        "min_p",
         "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "tgi_frequency_penalty",
+        "logit_bias_ids",
+        "logit_bias_values",
+        "allowed_token_ids",
+        "bad_words",
         "seed",
         "min_new_tokens",
         "end_token_ids",
@@ -139,15 +160,6 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         "num_prompt_logprobs",
     }
     refused = {
-        "typical_p",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "tgi_frequency_penalty",
-        "logit_bias_ids",
-        "logit_bias_values",
-        "allowed_token_ids",
-        "bad_words",
         "grammar_id",
         "watermark",
     }
@@ -161,7 +173,14 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         {"temperature": float("nan")},
         {"top_p": 0.0},
         {"top_p": 1.5},
+        {"typical_p": -0.5},
+        {"typical_p": 1.5},
+        {"min_p": 1.5},
         {"repetition_penalty": 0.0},
+        {"frequency_penalty": float("inf")},
+        {"presence_penalty": float("nan")},
+        {"tgi_frequency_penalty": float("inf")},
+        {"logit_bias_values": np.float32([np.inf]).tobytes(), "logit_bias_ids": packed(1)},
         {"logprobs_kind": 7},
     ],
 )
@@ -195,6 +214,61 @@ def test_arrays_that_do_not_agree_are_refused(fields: dict[str, Any], message: s
 def test_lengths_of_a_new_sequence_that_cannot_be_are_refused(fields: dict[str, Any], message: str):
     with pytest.raises(PlanError, match=message):
         decode_new(sampling_message(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"logit_bias_ids": packed(1, 2), "logit_bias_values": bytes(4)}, "`logit_bias_ids` has `2` entries"),
+        ({"bad_words": packed(2, 5)}, "`bad_words` has a run of `2` ids, expected 1 to the 1"),
+        ({"bad_words": packed(0)}, "`bad_words` has a run of `0` ids"),
+    ],
+)
+def test_lists_of_sampling_options_that_do_not_agree_are_refused(fields: dict[str, Any], message: str):
+    with pytest.raises(PlanError, match=message):
+        decode_new(sampling_message(**fields))
+
+
+OPTION_FILES = {
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "tgi_frequency_penalty",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "min_new_tokens",
+}
+
+
+@pytest.mark.parametrize("option", sorted(OPTION_FILES))
+def test_an_option_is_a_field_of_the_protocol_and_a_file_that_the_pipeline_uses(option: str):
+    assert set(pb.SamplingParams.DESCRIPTOR.fields_by_name) & {option, f"{option}_ids"}
+    folder = Path(sampling.__file__).parent
+    assert (folder / f"{option}.py").is_file()
+    users = [(folder / name).read_text() for name in ("sampler.py", "truncation.py")]
+    assert any(f"from forebay_worker.sampling.{option} import" in source for source in users)
+
+
+def test_every_field_that_changes_the_choice_has_an_option_file():
+    beside = {
+        "seed",
+        "logit_bias_values",
+        "end_token_ids",
+        "logprobs_kind",
+        "num_top_logprobs",
+        "top_ties",
+        "num_prompt_logprobs",
+        "grammar_id",
+        "watermark",
+    }
+    fields = set(pb.SamplingParams.DESCRIPTOR.fields_by_name) - beside
+    assert {name.removesuffix("_ids") if name == "logit_bias_ids" else name for name in fields} == OPTION_FILES
 
 
 def test_a_result_is_written_whole():

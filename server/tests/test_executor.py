@@ -65,7 +65,21 @@ def test_a_slot_is_released_and_taken_in_one_plan():
 
 
 @pytest.mark.parametrize(
-    "sampling", [{}, {"temperature": 1.0, "seed": 2**64 - 3, "top_p": 0.9}, {"repetition_penalty": 1.5}]
+    "sampling",
+    [
+        {},
+        {"temperature": 1.0, "seed": 2**64 - 3, "top_p": 0.9},
+        {"temperature": 1.0, "seed": 7, "typical_p": 0.5, "min_p": 0.01},
+        {"repetition_penalty": 1.5},
+        {"frequency_penalty": -0.9},
+        {"presence_penalty": -2.0},
+        {"tgi_frequency_penalty": -9.0},
+        {"temperature": 1.5, "frequency_penalty": 0.7, "presence_penalty": 0.4, "tgi_frequency_penalty": 1.0},
+        {"logit_bias_ids": (3, 90), "logit_bias_values": (2.0, 3.0), "frequency_penalty": 1.0},
+        {"allowed_token_ids": (4, 5, 6), "bad_words": ((4, 5), (5, 4), (6, 6), (4, 4))},
+        {"temperature": 1.0, "min_new_tokens": 6, "end_token_ids": tuple(range(48))},
+    ],
+    ids=lambda sampling: "+".join(sampling) or "greedy",
 )
 def test_a_sequence_sent_again_goes_on_where_it_stood(sampling: dict[str, Any]):
     whole = generate(PROMPT, 8, **sampling)
@@ -242,6 +256,39 @@ def test_end_tokens_cannot_be_chosen_before_the_least_length():
     held = generate(PROMPT, 3, min_new_tokens=2, end_token_ids=(free[0],))
     assert held[0] != free[0]
     assert held[0] == int(reference_logits(PROMPT).topk(2).indices[1])
+
+
+def test_a_bad_word_is_never_generated_whole():
+    free = generate(PROMPT, 4)
+    held = generate(PROMPT, 4, bad_words=(tuple(free[:3]), (free[1], CAPABILITIES.vocab_size - 1)))
+    assert held[:2] == free[:2]
+    assert held[2] != free[2]
+
+
+def test_lists_of_an_option_leave_a_slot_with_its_sequence():
+    executor, plans = make_executor(), Plans()
+    lists = {
+        "logit_bias_ids": (3,),
+        "logit_bias_values": (50.0,),
+        "allowed_token_ids": (3, 4),
+        "bad_words": ((4,),),
+        "min_new_tokens": 5,
+        "end_token_ids": (5,),
+    }
+    new = new_sequence(0, PROMPT, [1, 2], **lists)
+    assert ids_of(executor.execute(plans(new=[new], chunks=[(0, 1, 7, LAST)]))) == {0: 3}
+    new = new_sequence(0, PROMPT, [1, 2], epoch=2)
+    result = executor.execute(plans(released=[(0, 1)], new=[new], chunks=[(0, 2, 7, LAST)]))
+    assert ids_of(result) == {0: generate(PROMPT, 1)[0]}
+
+
+def test_a_sequence_whose_options_forbid_every_token_is_told_which():
+    executor, plans = make_executor(), Plans()
+    news = [new_sequence(0, PROMPT, [1, 2], allowed_token_ids=(3,), bad_words=((3,),)), new_sequence(1, PROMPT, [3, 4])]
+    result = executor.execute(plans(new=news, chunks=[(0, 1, 7, LAST), (1, 1, 7, LAST)]))
+    assert ids_of(result) == {1: generate(PROMPT, 1)[0]}
+    assert [(error.slot, error.kind) for error in result.errors] == [(0, SequenceErrorKind.UNSUPPORTED)]
+    assert "forbid every token" in result.errors[0].message
 
 
 class Follower(ProcessGroup):

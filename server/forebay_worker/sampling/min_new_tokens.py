@@ -1,13 +1,17 @@
-"""Minimum length: until a sequence has generated enough tokens, those that would end it cannot be chosen."""
+"""Minimum length: until a sequence has generated enough tokens, those that would end it cannot be chosen.
+
+R = rows, V = vocabulary.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from forebay_worker.sampling.rows import SamplingRows
+from forebay_worker.sampling.rows import SamplingRows, row_ids
 
 
 def forbid_end_tokens(logits_RV: torch.Tensor, rows: SamplingRows) -> None:
-    """Set each row's forbidden ids to -inf. Modifies `logits_RV`."""
-    for row, ids in rows.forbidden_ids.items():
-        logits_RV[row, list(ids)] = -torch.inf
+    """Set the end tokens of rows that are too short to -inf. Modifies `logits_RV`."""
+    if rows.end_token_ids:
+        at = tuple(torch.from_numpy(index).to(logits_RV.device) for index in row_ids(rows.end_token_ids))
+        logits_RV[at] = -torch.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +15,56 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclasses.dataclass(frozen=True)
 class SamplingRows:
-    """What each row asks for; neutral values as in worker.proto."""
+    """What each row asks for; neutral values as in worker.proto. The mappings hold only rows that have the option."""
 
     temperature_R: F32
     top_k_R: I64
     top_p_R: F32
+    typical_p_R: F32
+    min_p_R: F32
     repetition_penalty_R: F32
+    frequency_penalty_R: F32
+    presence_penalty_R: F32
+    tgi_frequency_penalty_R: F32
     seeds_R: I64
     """Bit patterns of the unsigned seeds."""
     positions_R: I64
     """Tokens before the one sampled: with seed and token id, all that the noise depends on."""
+    num_prompt_R: I64
+    """Of these, the ones that are prompt."""
     slots_R: I64
     token_ids_SL: npt.NDArray[np.int32]
     """Known ids of every slot, `positions_R` of them valid; a view, not to be modified."""
-    forbidden_ids: dict[int, tuple[int, ...]]
-    """Row -> ids that it cannot choose yet."""
+    end_token_ids: Mapping[int, I64]
+    """Of rows that are still shorter than their minimum."""
+    logit_bias: Mapping[int, tuple[I64, F32]]
+    """Ids, and what is added to their logits."""
+    allowed_token_ids: Mapping[int, I64]
+    bad_words: Mapping[int, tuple[tuple[int, ...], ...]]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether a row has tokens that it cannot choose whatever their logits."""
+        return bool(self.end_token_ids or self.allowed_token_ids or self.bad_words)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a row's logits are changed before the choice."""
+        return bool(
+            self.logit_bias
+            or (self.repetition_penalty_R != 1.0).any()
+            or self.frequency_penalty_R.any()
+            or self.presence_penalty_R.any()
+            or self.tgi_frequency_penalty_R.any()
+        )
 
     @property
     def is_plain_greedy(self) -> bool:
         """Whether the best of the model's own logits is the answer for every row."""
-        return not (self.temperature_R.any() or self.forbidden_ids or (self.repetition_penalty_R != 1.0).any())
+        return not (self.temperature_R.any() or self.has_masks or self.has_penalties)
+
+
+def row_ids(ids_of_rows: Mapping[int, I64]) -> tuple[I64, I64]:
+    """Return the (row, id) pairs of rows that hold lists of ids, as two arrays: what indexes logits at once."""
+    rows = np.repeat(np.fromiter(ids_of_rows, np.int64), [ids.size for ids in ids_of_rows.values()])
+    return rows, np.concatenate(list(ids_of_rows.values()))

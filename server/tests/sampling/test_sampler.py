@@ -9,17 +9,18 @@ import pytest
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from forebay_kernels.ops.sampling_noise import gumbel_argmax
 from forebay_worker.sampling.greedy import best_token
 from forebay_worker.sampling.rows import SamplingRows
 from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
-from forebay_worker.sampling.truncation import truncate
 
 V = 4096
 
@@ -36,12 +37,21 @@ def make_rows(num_rows: int, **columns: Any) -> SamplingRows:
         temperature_R=column("temperature", 1.0, np.float32),
         top_k_R=column("top_k", 0, np.int64),
         top_p_R=column("top_p", 1.0, np.float32),
+        typical_p_R=column("typical_p", 1.0, np.float32),
+        min_p_R=column("min_p", 0.0, np.float32),
         repetition_penalty_R=column("repetition_penalty", 1.0, np.float32),
+        frequency_penalty_R=column("frequency_penalty", 0.0, np.float32),
+        presence_penalty_R=column("presence_penalty", 0.0, np.float32),
+        tgi_frequency_penalty_R=column("tgi_frequency_penalty", 0.0, np.float32),
         seeds_R=column("seed", 5, np.int64),
         positions_R=column("position", 4, np.int64),
+        num_prompt_R=column("num_prompt", 2, np.int64),
         slots_R=np.arange(num_rows),
         token_ids_SL=columns.get("token_ids", np.zeros((num_rows, 8), np.int32)),
-        forbidden_ids=columns.get("forbidden_ids", {}),
+        end_token_ids=columns.get("end_token_ids", {}),
+        logit_bias=columns.get("logit_bias", {}),
+        allowed_token_ids=columns.get("allowed_token_ids", {}),
+        bad_words=columns.get("bad_words", {}),
     )
 
 
@@ -56,6 +66,10 @@ def warped(logits: torch.Tensor, row: int, ids: np.ndarray, **options: Any) -> t
         processors.append(TopKLogitsWarper(int(options["top_k"])))
     if options["top_p"] < 1.0:
         processors.append(TopPLogitsWarper(float(options["top_p"])))
+    if options["min_p"]:
+        processors.append(MinPLogitsWarper(float(options["min_p"])))
+    if options["typical_p"] < 1.0:
+        processors.append(TypicalLogitsWarper(float(options["typical_p"])))
     return processors(torch.from_numpy(ids.astype(np.int64))[None], logits[row : row + 1].double())[0]
 
 
@@ -66,6 +80,8 @@ def test_the_pipeline_equals_transformers_for_every_mixture_of_options(scale: fl
         "temperature": np.float32([1.0, 0.5, 1.7, 1.0, 0.3, 1.0, 2.0, 1.0, 1.0, 0.9]),
         "top_k": np.array([0, 5, 0, 1, 200, 2000, 5000, 0, 1, 50]),
         "top_p": np.float32([0.9, 1.0, 0.5, 0.9, 0.95, 0.99, 0.7, 0.01, 1.0, 0.9]),
+        "min_p": np.float32([0.0, 0.2, 0.0, 0.0, 0.0, 1e-3, 0.05, 0.0, 0.0, 0.3]),
+        "typical_p": np.float32([1.0, 1.0, 0.8, 0.5, 1.0, 0.9, 0.95, 1.0, 0.2, 0.7]),
         "repetition_penalty": np.float32([1.0, 1.2, 0.8, 1.0, 1.0, 3.0, 1.0, 1.0, 1.1, 1.3]),
     }
     logits = random_logits(10, vocab_size, scale)
@@ -95,18 +111,29 @@ def test_a_row_gives_the_same_token_alone_and_among_31_others():
         "temperature": rng.choice([0.0, 0.7, 1.0, 1.5], 32).astype(np.float32),
         "top_k": rng.choice([0, 3, 300], 32),
         "top_p": rng.choice([1.0, 0.9, 0.999], 32).astype(np.float32),
+        "min_p": rng.choice([0.0, 0.02], 32).astype(np.float32),
+        "typical_p": rng.choice([1.0, 0.6], 32).astype(np.float32),
         "repetition_penalty": rng.choice([1.0, 1.3], 32).astype(np.float32),
+        "frequency_penalty": rng.choice([0.0, 0.7], 32).astype(np.float32),
+        "presence_penalty": rng.choice([0.0, -0.4], 32).astype(np.float32),
+        "tgi_frequency_penalty": rng.choice([0.0, 1.5], 32).astype(np.float32),
+        "num_prompt": np.ones(32, np.int64),
         "seed": rng.integers(-(2**62), 2**62, 32),
         "position": rng.integers(1, 8, 32),
         "token_ids": rng.integers(0, V, (32, 8)).astype(np.int32),
     }
+    listed = {
+        "logit_bias": {r: (rng.integers(0, V, 9), rng.normal(0, 3, 9).astype(np.float32)) for r in range(0, 32, 3)},
+        "allowed_token_ids": {r: rng.integers(0, V, 700) for r in range(1, 32, 4)},
+        "bad_words": {r: tuple((i,) for i in range(V // 2)) for r in range(0, 32, 5)},
+        "end_token_ids": {r: rng.integers(0, V, 3) for r in range(2, 32, 7)},
+    }
     logits = random_logits(32, scale=0.5)
-    together = sample(logits.clone(), make_rows(32, **columns)).tolist()
-    alone = [
-        int(sample(logits[r : r + 1].clone(), make_rows(1, **{k: c[r : r + 1] for k, c in columns.items()})))
-        for r in range(32)
-    ]
-    assert together == alone
+    together = sample(logits.clone(), make_rows(32, **columns, **listed)).tolist()
+    for r in range(32):
+        own = {k: {0: of[r]} for k, of in listed.items() if r in of}
+        rows = make_rows(1, **{k: c[r : r + 1] for k, c in columns.items()}, **own)
+        assert int(sample(logits[r : r + 1].clone(), rows)) == together[r]
 
 
 def test_greedy_rows_are_untouched_by_rows_that_draw():
@@ -126,7 +153,7 @@ def test_a_penalty_can_change_the_greedy_choice():
 
 def test_forbidden_ids_are_never_chosen():
     logits = torch.tensor([[4.0, 3.9, 0.0, -1.0], [4.0, 3.9, 0.0, -1.0]])
-    assert sample(logits, make_rows(2, temperature=0.0, forbidden_ids={1: (0, 1)})).tolist() == [0, 2]
+    assert sample(logits, make_rows(2, temperature=0.0, end_token_ids={1: np.array([0, 1])})).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -147,14 +174,14 @@ def test_a_row_without_any_possible_token_fails():
 def test_equal_logits_at_the_edge_are_all_kept():
     logits = torch.zeros(2, V)
     logits[:, 7] = 1.0
-    truncate(logits, torch.tensor([2, 0]), torch.tensor([1.0, 0.5]))
+    sample(logits, make_rows(2, top_k=[2, 0], top_p=[1.0, 0.5]))
     assert (logits > -torch.inf).sum(-1).tolist() == [V, V]
 
 
-def test_a_whole_row_is_sorted_only_where_the_best_1024_do_not_hold_the_mass():
+def test_top_p_finds_its_mass_in_flat_and_in_sharp_rows():
     flat, sharp = torch.zeros(V) + torch.linspace(0, 1e-3, V), torch.linspace(0, 40, V)
     logits = torch.stack((flat, sharp))
-    truncate(logits, torch.tensor([0, 0]), torch.tensor([0.9, 0.9]))
+    sample(logits, make_rows(2, top_p=0.9))
     assert abs(int((logits[0] > -torch.inf).sum()) - int(0.9 * V)) <= 2
     assert 200 < int((logits[1] > -torch.inf).sum()) < 260
 
