@@ -7,7 +7,7 @@ import pytest
 import forebay_kernels
 
 
-@pytest.fixture(params=["avx512", "portable"])
+@pytest.fixture(params=["avx512", "avx2", "portable"])
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     name: str = request.param
     if name not in forebay_kernels.native_info()["available_instruction_sets"]:

@@ -5,6 +5,7 @@ use crate::KernelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Portable,
+    Avx2,
     Avx512,
 }
 
@@ -21,17 +22,22 @@ impl InstructionSet {
         has_avx512().then_some(Self(Kind::Avx512))
     }
 
+    /// AVX2 with FMA and F16C, where the machine has it (Haswell, Zen and later): plain Rust, compiled for it.
+    pub fn avx2() -> Option<Self> {
+        has_avx2().then_some(Self(Kind::Avx2))
+    }
+
     /// The best that this machine has.
     pub fn best() -> Self {
-        Self::avx512().unwrap_or(Self::PORTABLE)
+        Self::avx512().or_else(Self::avx2).unwrap_or(Self::PORTABLE)
     }
 
     /// All that this machine has, best first.
     pub fn available() -> Vec<Self> {
-        Self::avx512().into_iter().chain([Self::PORTABLE]).collect()
+        Self::avx512().into_iter().chain(Self::avx2()).chain([Self::PORTABLE]).collect()
     }
 
-    /// The set of that name (`avx512`, `portable`), if this machine has it.
+    /// The set of that name (`avx512`, `avx2`, `portable`), if this machine has it.
     pub fn named(name: &str) -> Result<Self, KernelError> {
         let available = Self::available();
         available.iter().copied().find(|set| set.name() == name).ok_or_else(|| KernelError::InstructionSet {
@@ -44,12 +50,17 @@ impl InstructionSet {
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
+            Kind::Avx2 => "avx2",
             Kind::Avx512 => "avx512",
         }
     }
 
     pub(crate) fn is_avx512(self) -> bool {
         self.0 == Kind::Avx512
+    }
+
+    pub(crate) fn is_avx2(self) -> bool {
+        self.0 == Kind::Avx2
     }
 
     /// Runs `body` compiled for this set: the compiler vectorizes it with the set's registers, provided that all of
@@ -60,6 +71,10 @@ impl InstructionSet {
         #[cfg(target_arch = "x86_64")]
         if self.is_avx512() {
             return crate::simd::avx512::vectorize(self, body);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if self.is_avx2() {
+            return crate::simd::avx2::vectorize(self, body);
         }
         body()
     }
@@ -74,6 +89,16 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,6 +1,8 @@
 //! One kernel each per instruction set, behind one function that picks.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod portable;
 
@@ -39,5 +41,8 @@ pub(crate) fn attend<C: Float>(
     if set.is_avx512() && head.head_dim().is_multiple_of(16) {
         return avx512::attention::attend(set, head, positions, rows, scratch, partial);
     }
-    portable::attention::attend(head, positions, rows, partial);
+    set.vectorize(
+        #[inline(always)]
+        || portable::attention::attend(head, positions, rows, partial),
+    );
 }

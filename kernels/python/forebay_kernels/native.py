@@ -29,8 +29,8 @@ def native_info() -> NativeInfo:
     """Tell which instruction set and threads the native kernels use.
 
     Returns:
-        `instruction_set` in use (`avx512` or `portable`), `available_instruction_sets` best first, `num_threads`
-        (follows `torch.set_num_threads`), `thread_team` (`gomp`: torch's own threads, or `pool`).
+        `instruction_set` in use (`avx512`, `avx2` or `portable`), `available_instruction_sets` best first,
+        `num_threads` (follows `torch.set_num_threads`), `thread_team` (`gomp`: torch's own threads, or `pool`).
     """
     return NativeInfo(**_native.native_info())
 

@@ -1,12 +1,14 @@
 //! Attention in plain Rust: row by row, the same tiles and segments as the vector kernels.
 
 use crate::Float;
+use crate::elementary::exp;
 use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE, cut, soften};
 use std::ops::Range;
 
 /// Sums a dot product keeps side by side, so that the compiler can use vectors.
 const LANES: usize = 16;
 
+#[inline(always)]
 pub(crate) fn attend<C: Float>(
     head: &HeadCache<'_, C>,
     positions: Range<usize>,
@@ -38,6 +40,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
+    #[inline(always)]
     fn attend<C: Float>(&mut self, query: &[f32], head: &HeadCache<'_, C>, offsets: &[usize], softcap: Option<f32>) {
         if offsets.is_empty() {
             return;
@@ -55,8 +58,10 @@ impl Row<'_> {
         *self.maximum = maximum;
         *self.sum *= keep;
         self.weighted.iter_mut().for_each(|weighted| *weighted *= keep);
-        for (score, offset) in scores.iter().zip(offsets) {
-            let weight = (score - maximum).exp();
+        for score in scores.iter_mut() {
+            *score = exp(*score - maximum);
+        }
+        for (weight, offset) in scores.iter().zip(offsets) {
             *self.sum += weight;
             for (weighted, value) in self.weighted.iter_mut().zip(&head.values()[*offset..offset + query.len()]) {
                 *weighted += weight * value.to_f32();
@@ -65,7 +70,7 @@ impl Row<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn dot<C: Float>(query: &[f32], key: &[C]) -> f32 {
     let mut sums = [0.0; LANES];
     let (queries, keys) = (query.chunks_exact(LANES), key.chunks_exact(LANES));
