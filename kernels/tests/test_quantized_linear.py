@@ -2,6 +2,8 @@ import gguf
 import pytest
 import torch
 
+from forebay_kernels.ops.block_types import BLOCK_TYPES
+from forebay_kernels.ops.quantize_blocks import quantize_blocks
 from forebay_kernels.ops.quantized_linear import (
     PackedWeight,
     dequantize,
@@ -11,12 +13,13 @@ from forebay_kernels.ops.quantized_linear import (
     quantized_linear_reference,
 )
 
-TYPES = ["Q4_0", "Q4_1", "Q8_0"]
+TYPES = list(BLOCK_TYPES)
+SMALL_TYPES = [name for name in TYPES if BLOCK_TYPES[name].num_columns == 32]
 
 
 def file_blocks(type_name: str, num_rows: int, num_columns: int, seed: int = 0) -> torch.Tensor:
     values = torch.randn(num_rows, num_columns, generator=torch.Generator().manual_seed(seed)) * 0.1
-    return torch.from_numpy(gguf.quants.quantize(values.numpy(), gguf.GGMLQuantizationType[type_name]))
+    return quantize_blocks(values, type_name)
 
 
 def oracle(type_name: str, blocks: torch.Tensor) -> torch.Tensor:
@@ -24,9 +27,9 @@ def oracle(type_name: str, blocks: torch.Tensor) -> torch.Tensor:
 
 
 def fused(num_columns: int) -> tuple[PackedWeight, torch.Tensor]:
-    """A weight of three segments of different types, none of them whole groups of 16 rows, and its dense values."""
-    rows_of = dict(zip(TYPES, (37, 17, 3), strict=True))
-    segments = [(file_blocks(name, rows, num_columns, rows), name) for name, rows in rows_of.items()]
+    """A weight of segments of all types that fit, none of them whole groups of 16 rows, and its dense values."""
+    names = TYPES if num_columns % 256 == 0 else SMALL_TYPES
+    segments = [(file_blocks(name, (37, 17, 3)[i % 3], num_columns, i), name) for i, name in enumerate(names)]
     return pack(segments, num_columns), torch.cat([oracle(name, blocks) for blocks, name in segments])
 
 
@@ -37,19 +40,27 @@ def activations(num_tokens: int, num_columns: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("shape", [(1, 32), (16, 64), (19, 576)])
+@pytest.mark.parametrize("shape", [(1, 1), (16, 2), (19, 9)])
 def test_dequantize_yields_exactly_what_the_format_defines(type_name, shape):
-    blocks = file_blocks(type_name, *shape)
-    assert torch.equal(dequantize(pack([(blocks, type_name)], shape[1])), oracle(type_name, blocks))
+    num_columns = shape[1] * BLOCK_TYPES[type_name].num_columns
+    blocks = file_blocks(type_name, shape[0], num_columns)
+    assert torch.equal(dequantize(pack([(blocks, type_name)], num_columns)), oracle(type_name, blocks))
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+def test_packed_weights_take_hardly_more_memory_than_the_file(type_name):
+    blocks = file_blocks(type_name, 32, 1536)
+    # Scales of six bits take eight: at most an eighth of a bit a weight; and the scales end on a cache line.
+    assert pack([(blocks, type_name)], 1536).num_bytes <= blocks.numel() + 32 * 1536 / 64 + 2 * 64
 
 
 def test_segments_of_different_types_lie_one_below_the_other():
     weight, dense_NK = fused(96)
-    assert (weight.num_rows, weight.num_columns) == (57, 96)
+    assert (weight.num_rows, weight.num_columns) == (dense_NK.shape[0], 96)
     assert torch.equal(dequantize(weight), dense_NK)
 
 
-@pytest.mark.parametrize("num_columns", [32, 96, 576, 1536])
+@pytest.mark.parametrize("num_columns", [32, 96, 256, 576, 1536])
 @pytest.mark.parametrize("num_tokens", [0, 1, 2, 3, 7, 8, 21, 64])
 def test_the_product_equals_the_reference_to_float32_rounding(instruction_set, num_tokens, num_columns):
     weight, dense_NK = fused(num_columns)
@@ -62,10 +73,10 @@ def test_the_product_equals_the_reference_to_float32_rounding(instruction_set, n
 
 
 def test_the_product_is_near_that_of_unrounded_activations(instruction_set):
-    weight, dense_NK = fused(576)
-    x_TK = activations(16, 576)
+    weight, dense_NK = fused(768)
+    x_TK = activations(16, 768)
     exact_TN = x_TK @ dense_NK.T
-    # A rounding error is uniform in half a step, amax / 32512; over 576 of them they average out to about 4e-5.
+    # A rounding error is uniform in half a step, amax / 32512; over 768 of them they average out to about 4e-5.
     error = (quantized_linear(x_TK, weight) - exact_TN).norm() / exact_TN.norm()
     assert error < 6e-5
 
@@ -106,7 +117,7 @@ def test_bfloat16_rows_give_what_their_float32_values_give(instruction_set):
 def test_rows_may_be_strided_and_the_output_may_be_given(instruction_set):
     weight, _ = fused(96)
     wide_TK = activations(6, 200)
-    out_TN = torch.full((6, 57), float("nan"))
+    out_TN = torch.full((6, weight.num_rows), float("nan"))
     assert quantized_linear(wide_TK[:, 40:136], weight, out_TN) is out_TN
     assert torch.equal(out_TN, quantized_linear(wide_TK[:, 40:136].contiguous(), weight))
 
@@ -121,15 +132,17 @@ def test_a_nan_stays_in_its_row(instruction_set):
 
 
 def test_embedding_gathers_rows():
-    weight, dense_NK = fused(96)
-    ids_T = torch.tensor([56, 0, 36, 37, 53, 54])
+    weight, dense_NK = fused(512)
+    ids_T = torch.tensor([56, 0, 36, 37, 53, 54, weight.num_rows - 1])
     assert torch.equal(quantized_embedding(ids_T, weight), dense_NK[ids_T])
 
 
 def test_wrong_arguments_are_refused_by_name():
     blocks = file_blocks("Q4_0", 16, 64)
-    with pytest.raises(ValueError, match="`Q6_K`"):
-        pack([(blocks, "Q6_K")], 64)
+    with pytest.raises(ValueError, match=r"`IQ3_S` is not supported, expected one of `Q4_0`, .*`IQ4_XS`"):
+        pack([(blocks, "IQ3_S")], 64)
+    with pytest.raises(ValueError, match=r"`288`, expected a positive multiple of 256 .*`Q6_K`"):
+        pack([(file_blocks("Q6_K", 1, 256), "Q6_K")], 288)
     with pytest.raises(ValueError, match="`48`"):
         pack([(blocks[:, :18].contiguous(), "Q4_0")], 48)
     with pytest.raises(ValueError, match="segment"):

@@ -41,7 +41,7 @@ pub(crate) fn pack(py: Python<'_>, segments: &Bound<'_, PyAny>, num_columns: usi
         let block_type = core::BlockType::named(name).map_err(invalid)?;
         let tensor = Tensor::new(tensor, "segment")?;
         let [num_rows, _] = tensor.shape()?;
-        tensor.expect_shape([num_rows, num_columns / 32 * block_type.file_bytes()])?;
+        tensor.expect_shape([num_rows, num_columns / block_type.num_columns() * block_type.file_bytes()])?;
         parts.push(core::Segment { blocks: tensor.slice()?, block_type });
     }
     py.detach(|| core::PackedWeight::new(&parts, num_columns)).map(PackedWeight).map_err(invalid)

@@ -1,5 +1,7 @@
 //! What a kernel refuses: always the caller's mistake, named with the value at fault.
 
+use crate::quantized_linear::BlockType;
+
 /// Why a kernel did not run. Every variant is a wrong argument.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
@@ -36,10 +38,22 @@ pub enum KernelError {
         limit: usize,
     },
     /// The number of columns cannot be cut into whole quantization blocks.
-    #[error("num_columns is `{0}`, expected a positive multiple of 32 (the quantization block)")]
-    Columns(usize),
+    #[error(
+        "num_columns is `{got}`, expected a positive multiple of {block} (the quantization block of `{block_type}`)"
+    )]
+    Columns {
+        /// What was given.
+        got: usize,
+        /// Columns of a block.
+        block: usize,
+        /// The format's name.
+        block_type: &'static str,
+    },
     /// A block format without a kernel.
-    #[error("block type `{0}` is not supported, expected one of `Q4_0`, `Q4_1`, `Q8_0`; dequantize the tensor instead")]
+    #[error(
+        "block type `{0}` is not supported, expected one of {supported}; dequantize the tensor instead",
+        supported = BlockType::ALL.map(|known| format!("`{}`", known.name())).join(", ")
+    )]
     BlockType(String),
     /// An instruction set that is unknown or that this machine lacks.
     #[error("instruction set `{name}` is not available, this machine has {available}")]

@@ -1,16 +1,20 @@
-//! Matrix products with 4- and 8-bit weights: 16-bit activations, integer dot products a block of 32, float32 sums.
+//! Matrix products with weights of 2 to 8 bits: 16-bit activations, integer dot products a block of 32 (or its halves),
+//! float32 sums.
 //!
-//! A block's weights are `d * q + m` with unsigned `q`, so that one instruction (u8 times s8, summed by fours) serves
-//! all formats. The sum over K runs block by block in one fixed order, whatever the number of rows: a row's result is
+//! A weight is `scale * (q - offset) + minimum` with unsigned `q` of a byte at most, so that one instruction (u8 times
+//! s8, summed by fours) serves all formats. The sum over K runs block by block in one fixed order, whatever the number of rows: a row's result is
 //! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well, to 16 bits in two
 //! planes of bytes, each of which meets the weights in a dot product of its own.
 
 mod activations;
+mod block_type;
 mod packing;
 
 pub(crate) use activations::{ActivationTile, PLANES_BYTES};
-pub(crate) use packing::scale_and_minimum;
-pub use packing::{BlockType, PackedWeight, Segment};
+pub use block_type::BlockType;
+pub(crate) use block_type::{Format, Scales, TABLE};
+pub(crate) use packing::Group;
+pub use packing::{PackedWeight, Segment};
 
 use crate::threads::{SharedOutput, parallel_for, run_length, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows, simd};
@@ -84,7 +88,7 @@ fn multiply_groups(
     for index in groups {
         let group = weight.group(index);
         for tile in x.tiles() {
-            simd::multiply_tile(group.block_type, group.bytes, &tile, &mut sums, set);
+            simd::multiply_tile(&group, &tile, &mut sums, set);
             for (row, sums) in sums[..tile.num_rows].iter().enumerate() {
                 let start = (first_row + tile.first_row + row) * weight.num_rows() + group.rows.start;
                 store(out, start, &sums[..group.rows.len()]);

@@ -7,24 +7,18 @@ pub(crate) mod avx512;
 mod portable;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
-use crate::quantized_linear::{ActivationTile, BlockType, TileSums};
+use crate::quantized_linear::{ActivationTile, Group, TileSums};
 use crate::{Float, InstructionSet};
 use std::ops::Range;
 
 /// One group's weights against one tile of activations; writes the sums of the tile's rows.
 #[inline]
-pub(crate) fn multiply_tile(
-    block_type: BlockType,
-    group: &[u8],
-    tile: &ActivationTile<'_>,
-    sums: &mut TileSums,
-    set: InstructionSet,
-) {
+pub(crate) fn multiply_tile(group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums, set: InstructionSet) {
     #[cfg(target_arch = "x86_64")]
     if set.is_avx512() {
-        return avx512::quantized_linear::multiply_tile(set, block_type, group, tile, sums);
+        return avx512::quantized_linear::multiply_tile(set, group, tile, sums);
     }
-    portable::quantized_linear::multiply_tile(block_type, group, tile, sums);
+    portable::quantized_linear::multiply_tile(group, tile, sums);
 }
 
 /// Rows of queries against a segment of positions; `partial` comes in cleared. `scratch` is any buffer to reuse.

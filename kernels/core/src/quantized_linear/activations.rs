@@ -24,7 +24,7 @@ pub(super) struct QuantizedActivations {
     planes: Vec<i8>,
     scales: Vec<f32>,
     scaled_sums: Vec<f32>,
-    sums: Vec<i32>,
+    sums: Vec<[i32; 2]>,
 }
 
 /// A tile: `num_rows` is 1, 2, 4 or 8.
@@ -39,8 +39,8 @@ pub(crate) struct ActivationTile<'a> {
     pub(crate) scales: &'a [f32],
     /// `[block][row]`: scale times sum, which meets the weights' minimum.
     pub(crate) scaled_sums: &'a [f32],
-    /// `[block][row]`: sum of the 32 quantized values, which meets the weights' offset.
-    pub(crate) sums: &'a [i32],
+    /// `[block][row]`: sums of the first and the last 16 quantized values, which meet the weights' offset.
+    pub(crate) sums: &'a [[i32; 2]],
 }
 
 /// Lends this thread's buffers: a fresh large buffer a call would cost a page fault for every 4 KiB.
@@ -64,7 +64,7 @@ impl QuantizedActivations {
         self.planes.resize(total * PLANES_BYTES, 0);
         self.scales.resize(total, 0.0);
         self.scaled_sums.resize(total, 0.0);
-        self.sums.resize(total, 0);
+        self.sums.resize(total, [0; 2]);
 
         let num_blocks = self.num_blocks;
         let num_rows = self.num_rows;
@@ -94,10 +94,10 @@ impl QuantizedActivations {
                         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
                             let at = block * rows_in_tile + row;
                             let planes = &mut planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES];
-                            let (scale, sum) = quantize_block(x, planes);
+                            let (scale, halves) = quantize_block(x, planes);
                             scales[at] = scale;
-                            scaled_sums[at] = scale * sum as f32;
-                            sums[at] = sum;
+                            scaled_sums[at] = scale * (halves[0] + halves[1]) as f32;
+                            sums[at] = halves;
                         }
                     },
                 );
@@ -143,9 +143,10 @@ fn tile_rows(index: usize, num_rows: usize) -> (usize, usize) {
     (first_row, 1 << rest.ilog2())
 }
 
-/// Quantizes 32 values to `[-32512, 32512]`; returns the scale (amax / 32512) and the sum of the quantized values.
+/// Quantizes 32 values to `[-32512, 32512]`; returns the scale (amax / 32512) and the sums of the first and the last
+/// 16 quantized values.
 #[inline(always)]
-fn quantize_block<T: Float>(x: &[T], planes: &mut [i8]) -> (f32, i32) {
+fn quantize_block<T: Float>(x: &[T], planes: &mut [i8]) -> (f32, [i32; 2]) {
     let mut block = [0.0f32; BLOCK];
     for (wide, x) in block.iter_mut().zip(x) {
         *wide = x.to_f32();
@@ -154,14 +155,17 @@ fn quantize_block<T: Float>(x: &[T], planes: &mut [i8]) -> (f32, i32) {
     let amax = f32::from_bits(block.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
     let inverse = if amax > 0.0 { LARGEST / amax } else { 0.0 };
     let (high, low) = planes.split_at_mut(BLOCK);
-    let mut sum = 0;
-    for ((x, high), low) in block.iter().zip(high).zip(low) {
-        let rounded = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i16;
-        *low = rounded as i8;
-        *high = ((i32::from(rounded) - i32::from(*low)) >> 8) as i8;
-        sum += i32::from(rounded);
+    let mut sums = [0; 2];
+    let halves = high.chunks_exact_mut(BLOCK / 2).zip(low.chunks_exact_mut(BLOCK / 2));
+    for ((x, (high, low)), sum) in block.chunks_exact(BLOCK / 2).zip(halves).zip(&mut sums) {
+        for ((x, high), low) in x.iter().zip(high).zip(low) {
+            let rounded = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i16;
+            *low = rounded as i8;
+            *high = ((i32::from(rounded) - i32::from(*low)) >> 8) as i8;
+            *sum += i32::from(rounded);
+        }
     }
-    (amax / LARGEST, sum)
+    (amax / LARGEST, sums)
 }
 
 #[cfg(test)]
@@ -187,8 +191,9 @@ mod tests {
         let mut x = [0.0f32; BLOCK];
         (x[0], x[1], x[2], x[3], x[4]) = (-32512.0, 0.5, 1.5, -128.5, 32511.0);
         let mut planes = [0i8; PLANES_BYTES];
-        let (scale, sum) = quantize_block(&x, &mut planes);
-        assert_eq!((scale, sum), (1.0, -32512 + 2 - 128 + 32511));
+        x[20] = 7.0;
+        let (scale, sums) = quantize_block(&x, &mut planes);
+        assert_eq!((scale, sums), (1.0, [-32512 + 2 - 128 + 32511, 7]));
         assert_eq!(&planes[..5], &[-127, 0, 0, 0, 127]);
         assert_eq!(&planes[BLOCK..BLOCK + 5], &[0, 0, 2, -128, -1]);
     }
@@ -197,7 +202,7 @@ mod tests {
     fn a_nan_survives_into_the_scale_and_zeros_have_scale_zero() {
         let mut planes = [1i8; PLANES_BYTES];
         let mut x = [0.0f32; BLOCK];
-        assert_eq!(quantize_block(&x, &mut planes), (0.0, 0));
+        assert_eq!(quantize_block(&x, &mut planes), (0.0, [0; 2]));
         x[7] = f32::NAN;
         assert!(quantize_block(&x, &mut planes).0.is_nan());
     }

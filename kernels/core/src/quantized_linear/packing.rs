@@ -1,71 +1,70 @@
-//! From GGUF blocks to the layout that the kernels read: 16 rows interleaved, one linear stream of cache lines.
+//! From GGUF blocks to the layout that the kernels read: 16 rows interleaved, scales first, then cache lines of quants.
 //!
-//! A group is 16 rows; a group's block is its 16 x 32 weights, then one line of scales:
-//! - 4-bit: 4 lines; byte `4 * row + i` of line `c` holds column `4c + i` (low nibble) and `16 + 4c + i` (high).
-//! - 8-bit: 8 lines; byte `4 * row + i` of line `c` holds column `4c + i`, plus 128.
-//! - scales: `Q4_1` 16 float16 scales, then 16 float16 minimums; the others 16 float32 scales (widened: exact).
+//! A group is 16 rows. Its scales come first, file block by file block: for 16 rows the float16 of the scale, then that
+//! of the minimum if there is one, then for each 32 columns the bytes that multiply them (none, 16, or two times 16).
+//! From the next cache line on follow its quants: for each 32 columns as many lines as a quant has bits. A line holds
+//! some bits of some columns of all 16 rows, 4 bytes a row: byte `4 * row + i` is about columns `4c + i`, where line
+//! `l` of a plane of `b` bits holds column fours `c = l`, `l + b`, `l + 2b`, ... from its low bits up. Quants of 3, 5
+//! and 6 bits are two planes: the bits below the highest power of two, then the rest.
+//!
+//! Nothing is rounded, and nothing grows but by a few scales of six bits that take eight: bits a weight, file and here,
+//! are 2.625 and 2.625 for `Q2_K`, 3.44 and 3.56 for `Q3_K`, 4.5 and 4.625 for `Q4_K`, 5.5 and 5.625 for `Q5_K`, 4.25
+//! and 4.31 for `IQ4_XS`, and equal for the others.
 
+use super::block_type::{BlockType, Format, Scales, TABLE, read_quants, scale_bytes};
 use super::{BLOCK, GROUP};
 use crate::KernelError;
 use crate::aligned::AlignedBytes;
+use crate::threads::{SharedOutput, max_threads, parallel_for, run_length};
 use half::f16;
 use std::ops::Range;
 
-/// The weight formats that can be packed: GGUF's legacy blocks of 32 columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockType {
-    /// 4 bits, `d * (q - 8)`; 18 bytes.
-    Q4_0,
-    /// 4 bits, `d * q + m`; 20 bytes.
-    Q4_1,
-    /// 8 bits, `d * q`; 34 bytes.
-    Q8_0,
-}
+const LINE: usize = 64;
+/// Bytes of a float16 for each row of a group.
+const HALVES: usize = 2 * GROUP;
+/// Fours of columns in a block: a row's four bytes make a word.
+const FOURS: usize = BLOCK / 4;
+const MAX_FILE_COLUMNS: usize = 256;
 
-impl BlockType {
-    /// The type of that ggml name.
-    pub fn named(name: &str) -> Result<Self, KernelError> {
-        match name {
-            "Q4_0" => Ok(Self::Q4_0),
-            "Q4_1" => Ok(Self::Q4_1),
-            "Q8_0" => Ok(Self::Q8_0),
-            _ => Err(KernelError::BlockType(name.to_owned())),
-        }
+impl Format {
+    /// Blocks of 32 columns that one block of the file holds.
+    pub(crate) const fn num_blocks(&self) -> usize {
+        self.num_columns / BLOCK
     }
 
-    /// Bytes of a block of 32 columns in the file.
-    pub fn file_bytes(self) -> usize {
-        match self {
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q8_0 => 34,
+    /// Bits of a quant: the cache lines that 32 columns of a group take.
+    pub(crate) const fn bits(&self) -> usize {
+        let mut bits = 0;
+        let mut index = 0;
+        while index < self.planes.len() {
+            bits += self.planes[index].bits;
+            index += 1;
         }
+        bits
     }
 
-    /// Bytes of the packed weights of a group's block, without its scales.
-    pub(crate) fn weight_bytes(self) -> usize {
-        match self {
-            Self::Q4_0 | Self::Q4_1 => 4 * 64,
-            Self::Q8_0 => 8 * 64,
-        }
+    /// Packed bytes of one file block's scales, of 16 rows.
+    pub(crate) const fn scales_bytes(&self) -> usize {
+        HALVES * self.halves.len() + self.num_blocks() * self.scales.bytes_per_block()
     }
 
-    /// Bytes of a group's block, with its line of scales.
-    pub(crate) fn packed_bytes(self) -> usize {
-        self.weight_bytes() + 64
+    /// From a file block's packed scales to the bytes of its 32 columns `block`.
+    pub(crate) const fn scale_bytes_at(&self, block: usize) -> usize {
+        HALVES * self.halves.len() + block * self.scales.bytes_per_block()
     }
 
-    /// What is to be taken from the unsigned `q` to get the value that the scale multiplies.
-    pub(crate) fn offset(self) -> i32 {
-        match self {
-            Self::Q4_0 => 8,
-            Self::Q4_1 => 0,
-            Self::Q8_0 => 128,
-        }
+    /// From a group's start to its quants, in a weight of `num_columns`.
+    pub(crate) const fn first_quant_byte(&self, num_columns: usize) -> usize {
+        (num_columns / self.num_columns * self.scales_bytes()).next_multiple_of(LINE)
+    }
+
+    /// Packed bytes of 16 rows.
+    pub(crate) const fn group_bytes(&self, num_columns: usize) -> usize {
+        self.first_quant_byte(num_columns) + num_columns / BLOCK * self.bits() * LINE
     }
 }
 
-/// Rows of one block type, as they lie in a file: `rows x num_columns / 32` blocks.
+/// Rows of one block type, as they lie in a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Segment<'a> {
     /// The blocks, row after row.
@@ -87,7 +86,7 @@ pub(crate) struct Group<'a> {
     pub(crate) block_type: BlockType,
     /// The output columns it yields; fewer than 16 at the end of a segment.
     pub(crate) rows: Range<usize>,
-    /// `num_columns / 32` packed blocks.
+    pub(crate) num_columns: usize,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -104,9 +103,6 @@ pub struct PackedWeight {
 impl PackedWeight {
     /// Packs the segments' rows one below the other. Rows that do not fill a group of 16 are padded with zeros.
     pub fn new(segments: &[Segment<'_>], num_columns: usize) -> Result<Self, KernelError> {
-        if num_columns == 0 || !num_columns.is_multiple_of(BLOCK) {
-            return Err(KernelError::Columns(num_columns));
-        }
         let (groups, num_bytes) = place(segments, num_columns)?;
         let num_rows = groups.last().map_or(0, |group| group.rows.end);
         let mut weight = Self { bytes: AlignedBytes::zeroed(num_bytes), groups, num_rows, num_columns, num_bytes };
@@ -135,47 +131,142 @@ impl PackedWeight {
 
     pub(crate) fn group(&self, index: usize) -> Group<'_> {
         let place = &self.groups[index];
-        let num_bytes = self.num_columns / BLOCK * place.block_type.packed_bytes();
+        let num_bytes = place.block_type.format().group_bytes(self.num_columns);
         let bytes = &self.bytes.as_slice()[place.first_byte..place.first_byte + num_bytes];
-        Group { block_type: place.block_type, rows: place.rows.clone(), bytes }
+        Group { block_type: place.block_type, rows: place.rows.clone(), num_columns: self.num_columns, bytes }
     }
 
     /// Writes row `row` as float32; the same operations as the format's definition, so exactly its values.
     pub(crate) fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         let at = self.groups.partition_point(|place| place.rows.end <= row);
         let group = self.group(at);
+        let format = group.block_type.format();
         let lane = row - group.rows.start;
-        let blocks = group.bytes.chunks_exact(group.block_type.packed_bytes());
-        for (block, out) in blocks.zip(out.chunks_exact_mut(BLOCK)) {
-            let (weights, scales) = block.split_at(group.block_type.weight_bytes());
-            let (scale, minimum) = scale_and_minimum(scales, lane, group.block_type);
-            for (column, out) in out.iter_mut().enumerate() {
-                let value = unpack(weights, lane, column, group.block_type) - group.block_type.offset();
-                *out = scale * value as f32 + minimum;
+        for (index, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            let block = group.block(&format, index);
+            for (half, out) in out.chunks_exact_mut(BLOCK / 2).enumerate() {
+                let (scale, minimum) = block.scale_and_minimum(&format, lane, half);
+                for (four, out) in out.chunks_exact_mut(4).enumerate() {
+                    let quants = block.four(&format, lane, half * FOURS / 2 + four).to_le_bytes();
+                    for (out, quant) in out.iter_mut().zip(quants) {
+                        *out = scale * (i32::from(quant) - format.offset) as f32 + minimum;
+                    }
+                }
             }
         }
     }
 
     fn fill(&mut self, segments: &[Segment<'_>]) {
-        let num_blocks = self.num_columns / BLOCK;
-        let mut groups = self.groups.iter();
-        for segment in segments {
-            let row_bytes = num_blocks * segment.block_type.file_bytes();
-            for rows in segment.blocks.chunks(GROUP * row_bytes) {
-                let Some(place) = groups.next() else { return };
-                let packed = &mut self.bytes.as_mut_slice()[place.first_byte..];
-                for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                    pack_row(row, lane, segment.block_type, packed);
+        let num_columns = self.num_columns;
+        let rows_of_groups: Vec<&[u8]> = segments
+            .iter()
+            .flat_map(|segment| segment.blocks.chunks(GROUP * row_bytes(segment.block_type, num_columns)))
+            .collect();
+        let groups = &self.groups;
+        let packed = SharedOutput::new(self.bytes.as_mut_slice());
+        let length = run_length(groups.len(), max_threads());
+        parallel_for(max_threads(), groups.len().div_ceil(length), |task| {
+            for (place, rows) in groups.iter().zip(&rows_of_groups).skip(task * length).take(length) {
+                let num_bytes = place.block_type.format().group_bytes(num_columns);
+                #[allow(unsafe_code)]
+                // SAFETY: groups do not overlap, each is in one task.
+                let packed = unsafe { packed.part(place.first_byte, num_bytes) };
+                for (lane, row) in rows.chunks_exact(row_bytes(place.block_type, num_columns)).enumerate() {
+                    pack_row(row, lane, num_columns, place.block_type, packed);
                 }
             }
+        });
+    }
+}
+
+/// The packed bytes of 32 columns, in two places.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedBlock<'a> {
+    /// Of the whole file block.
+    scales: &'a [u8],
+    /// Which 32 columns of the file block.
+    index: usize,
+    quants: &'a [u8],
+}
+
+impl<'a> Group<'a> {
+    /// Columns `32 * index` to `32 * index + 31`.
+    #[inline(always)]
+    pub(crate) fn block(&self, format: &Format, index: usize) -> PackedBlock<'a> {
+        let scales = index / format.num_blocks() * format.scales_bytes();
+        let quants = format.first_quant_byte(self.num_columns) + index * format.bits() * LINE;
+        PackedBlock {
+            scales: &self.bytes[scales..scales + format.scales_bytes()],
+            index: index % format.num_blocks(),
+            quants: &self.bytes[quants..quants + format.bits() * LINE],
         }
     }
+}
+
+impl PackedBlock<'_> {
+    /// The scale and the minimum of one lane, for columns 0 to 15 (`half` 0) or 16 to 31.
+    #[inline(always)]
+    pub(crate) fn scale_and_minimum(&self, format: &Format, lane: usize, half: usize) -> (f32, f32) {
+        let float = |at: usize| f16::from_le_bytes([self.scales[at], self.scales[at + 1]]).to_f32();
+        let byte = |index: usize| self.scales[format.scale_bytes_at(self.index) + GROUP * index + lane];
+        let unsigned = |index| f32::from(byte(index));
+        let signed = |index| f32::from(byte(index) as i8);
+        let (d, m) = (float(2 * lane), || float(HALVES + 2 * lane));
+        match format.scales {
+            Scales::Half => (d, 0.0),
+            Scales::HalfAndMinimum => (d, m()),
+            Scales::Signed => (d * signed(0), 0.0),
+            Scales::SignedOf16 => (d * signed(half), 0.0),
+            Scales::BytesAndMinimum => (d * unsigned(0), m() * unsigned(1)),
+            Scales::NibblesOf16AndMinimum => (d * f32::from(byte(half) & 15), m() * f32::from(byte(half) >> 4)),
+        }
+    }
+
+    /// The unsigned quants of four columns of one lane, lowest column in the low byte.
+    #[inline(always)]
+    pub(crate) fn four(&self, format: &Format, lane: usize, four: usize) -> u32 {
+        let mut quants = 0;
+        for (bits, position) in packed_planes(format.bits()) {
+            let at = (position + four % bits) * LINE + 4 * lane;
+            let line =
+                u32::from_le_bytes([self.quants[at], self.quants[at + 1], self.quants[at + 2], self.quants[at + 3]]);
+            quants |= (line >> (four / bits * bits) & in_each_byte(bits)) << position;
+        }
+        if format.has_table { look_up(quants) } else { quants }
+    }
+}
+
+/// Each byte's entry in the table.
+#[inline(always)]
+fn look_up(quants: u32) -> u32 {
+    u32::from_le_bytes(quants.to_le_bytes().map(|quant| TABLE[usize::from(quant)]))
+}
+
+/// The `(bits, position)` of the planes that quants of so many bits are cut into; a plane's first line is `position`.
+#[inline(always)]
+fn packed_planes(bits: usize) -> impl Iterator<Item = (usize, usize)> {
+    let first = 1 << bits.ilog2();
+    [(first, 0), (bits - first, first)].into_iter().filter(|(bits, _)| *bits > 0)
+}
+
+/// A mask of the lowest `bits` of each byte of a word.
+#[inline(always)]
+const fn in_each_byte(bits: usize) -> u32 {
+    (0xff >> (8 - bits)) * 0x0101_0101
+}
+
+fn row_bytes(block_type: BlockType, num_columns: usize) -> usize {
+    num_columns / block_type.num_columns() * block_type.file_bytes()
 }
 
 fn place(segments: &[Segment<'_>], num_columns: usize) -> Result<(Vec<GroupPlace>, usize), KernelError> {
     let (mut groups, mut first_row, mut num_bytes) = (Vec::new(), 0, 0);
     for Segment { blocks, block_type } in segments {
-        let row_bytes = num_columns / BLOCK * block_type.file_bytes();
+        let block = block_type.num_columns();
+        if num_columns == 0 || !num_columns.is_multiple_of(block) {
+            return Err(KernelError::Columns { got: num_columns, block, block_type: block_type.name() });
+        }
+        let row_bytes = row_bytes(*block_type, num_columns);
         if !blocks.len().is_multiple_of(row_bytes) {
             let expected = blocks.len().div_ceil(row_bytes) * row_bytes;
             return Err(KernelError::Count { name: "blocks", expected, got: blocks.len() });
@@ -187,7 +278,7 @@ fn place(segments: &[Segment<'_>], num_columns: usize) -> Result<(Vec<GroupPlace
                 rows: start..end.min(start + GROUP),
                 first_byte: num_bytes,
             });
-            num_bytes += num_columns / BLOCK * block_type.packed_bytes();
+            num_bytes += block_type.format().group_bytes(num_columns);
         }
         first_row = end;
     }
@@ -195,49 +286,47 @@ fn place(segments: &[Segment<'_>], num_columns: usize) -> Result<(Vec<GroupPlace
 }
 
 /// Spreads one row of file blocks over its lane of the group.
-fn pack_row(row: &[u8], lane: usize, block_type: BlockType, packed: &mut [u8]) {
-    let packed_blocks = packed.chunks_exact_mut(block_type.packed_bytes());
-    for (block, packed) in row.chunks_exact(block_type.file_bytes()).zip(packed_blocks) {
-        let (weights, scales) = packed.split_at_mut(block_type.weight_bytes());
-        let quants = match block_type {
-            BlockType::Q4_1 => {
-                scales[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
-                scales[32 + 2 * lane..32 + 2 * lane + 2].copy_from_slice(&block[2..4]);
-                &block[4..]
-            }
-            BlockType::Q4_0 | BlockType::Q8_0 => {
-                let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                scales[4 * lane..4 * lane + 4].copy_from_slice(&scale.to_ne_bytes());
-                &block[2..]
-            }
-        };
-        // A signed byte with its top bit flipped is the same number plus 128, unsigned.
-        let flip = if block_type == BlockType::Q8_0 { 0x80 } else { 0 };
-        for (four, line) in quants.chunks_exact(4).zip(weights.chunks_exact_mut(64)) {
-            for (quant, packed) in four.iter().zip(&mut line[4 * lane..4 * lane + 4]) {
-                *packed = quant ^ flip;
-            }
+fn pack_row(row: &[u8], lane: usize, num_columns: usize, block_type: BlockType, packed: &mut [u8]) {
+    let format = block_type.format();
+    let (scales, quants) = packed.split_at_mut(format.first_quant_byte(num_columns));
+    let scales = scales.chunks_exact_mut(format.scales_bytes());
+    let mut lines = quants.chunks_exact_mut(format.bits() * LINE);
+    let mut unpacked = [0; MAX_FILE_COLUMNS];
+    for (block, scales) in row.chunks_exact(format.num_bytes).zip(scales) {
+        pack_scales(block, lane, block_type, scales);
+        let unpacked = &mut unpacked[..format.num_columns];
+        read_quants(&format, block, unpacked);
+        for (quants, lines) in unpacked.chunks_exact(BLOCK).zip(&mut lines) {
+            pack_quants(quants, lane, format.bits(), lines);
         }
     }
 }
 
-/// The unsigned `q` of one weight in a packed block.
-fn unpack(weights: &[u8], lane: usize, column: usize, block_type: BlockType) -> i32 {
-    let byte = |column: usize| weights[column / 4 * 64 + 4 * lane + column % 4];
-    i32::from(match block_type {
-        BlockType::Q8_0 => byte(column),
-        _ if column < 16 => byte(column) & 15,
-        _ => byte(column - 16) >> 4,
-    })
+fn pack_scales(block: &[u8], lane: usize, block_type: BlockType, packed: &mut [u8]) {
+    let format = block_type.format();
+    let (halves, bytes) = packed.split_at_mut(format.scale_bytes_at(0));
+    for (at, halves) in format.halves.iter().zip(halves.chunks_exact_mut(HALVES)) {
+        halves[2 * lane..2 * lane + 2].copy_from_slice(&block[*at..at + 2]);
+    }
+    if format.num_blocks() > 1 && format.scales.have_minimum() {
+        // Large blocks take their minimum away, small ones add it: the sign bit makes all of them add.
+        halves[HALVES + 2 * lane + 1] ^= 0x80;
+    }
+    for (byte, lanes) in scale_bytes(block_type, block).into_iter().zip(bytes.chunks_exact_mut(GROUP)) {
+        lanes[lane] = byte;
+    }
 }
 
-/// The scale and the minimum of one lane, from a packed block's line of scales.
-#[inline(always)]
-pub(crate) fn scale_and_minimum(scales: &[u8], lane: usize, block_type: BlockType) -> (f32, f32) {
-    let half = |at: usize| f16::from_le_bytes([scales[at], scales[at + 1]]).to_f32();
-    if block_type == BlockType::Q4_1 {
-        return (half(2 * lane), half(32 + 2 * lane));
+/// One row's 32 quants into the group's lines.
+fn pack_quants(quants: &[u8], lane: usize, bits: usize, lines: &mut [u8]) {
+    for (four, quants) in quants.chunks_exact(4).enumerate() {
+        let word = u32::from_le_bytes([quants[0], quants[1], quants[2], quants[3]]);
+        for (bits, position) in packed_planes(bits) {
+            let part = (word >> position & in_each_byte(bits)) << (four / bits * bits);
+            let at = (position + four % bits) * LINE + 4 * lane;
+            for (line, byte) in lines[at..at + 4].iter_mut().zip(part.to_le_bytes()) {
+                *line |= byte;
+            }
+        }
     }
-    let at = 4 * lane;
-    (f32::from_ne_bytes([scales[at], scales[at + 1], scales[at + 2], scales[at + 3]]), 0.0)
 }

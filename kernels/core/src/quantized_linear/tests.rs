@@ -16,21 +16,27 @@ impl Noise {
 
 fn random_blocks(block_type: BlockType, num_rows: usize, num_columns: usize, noise: &mut Noise) -> Vec<u8> {
     let mut blocks = Vec::new();
-    for _ in 0..num_rows * num_columns / BLOCK {
-        blocks.extend(half::f16::from_f32(noise.float() * 0.1).to_le_bytes());
-        blocks.extend((2..block_type.file_bytes()).map(|_| noise.next() as u8));
-        if block_type == BlockType::Q4_1 {
-            let at = blocks.len() - 18;
-            blocks[at..at + 2].copy_from_slice(&half::f16::from_f32(noise.float()).to_le_bytes());
+    for _ in 0..num_rows * num_columns / block_type.num_columns() {
+        let first = blocks.len();
+        blocks.extend((0..block_type.file_bytes()).map(|_| noise.next() as u8));
+        for at in block_type.format().halves {
+            let half = half::f16::from_f32(noise.float() * 0.01);
+            blocks[first + at..first + at + 2].copy_from_slice(&half.to_le_bytes());
         }
     }
     blocks
 }
 
+/// Five rows of every type that fits, and a group more of the first.
 fn random_weight(num_columns: usize, noise: &mut Noise) -> PackedWeight {
-    let parts: Vec<_> = [(BlockType::Q4_1, 37), (BlockType::Q8_0, 16), (BlockType::Q4_0, 5)]
-        .map(|(block_type, rows)| (block_type, random_blocks(block_type, rows, num_columns, noise)))
-        .into();
+    let fitting = BlockType::ALL.into_iter().filter(|one| num_columns.is_multiple_of(one.num_columns()));
+    let parts: Vec<_> = fitting
+        .enumerate()
+        .map(|(index, block_type)| {
+            let rows = if index == 0 { 21 } else { 5 };
+            (block_type, random_blocks(block_type, rows, num_columns, noise))
+        })
+        .collect();
     let segments: Vec<_> =
         parts.iter().map(|(block_type, blocks)| Segment { blocks, block_type: *block_type }).collect();
     PackedWeight::new(&segments, num_columns).unwrap()
@@ -45,14 +51,14 @@ fn multiply(x: &[f32], weight: &PackedWeight, set: InstructionSet) -> Vec<f32> {
 #[test]
 fn every_set_agrees_with_the_dequantized_product_to_the_activations_rounding() {
     let mut noise = Noise(1);
-    let weight = random_weight(96, &mut noise);
-    let mut dense = vec![0.0; weight.num_rows() * 96];
+    let weight = random_weight(512, &mut noise);
+    let mut dense = vec![0.0; weight.num_rows() * 512];
     dequantize(&weight, &mut dense).unwrap();
-    let x: Vec<f32> = (0..13 * 96).map(|_| noise.float()).collect();
+    let x: Vec<f32> = (0..13 * 512).map(|_| noise.float()).collect();
     for set in InstructionSet::available() {
         let out = multiply(&x, &weight, set);
-        for (t, x) in x.chunks_exact(96).enumerate() {
-            for (n, row) in dense.chunks_exact(96).enumerate() {
+        for (t, x) in x.chunks_exact(512).enumerate() {
+            for (n, row) in dense.chunks_exact(512).enumerate() {
                 let exact: f32 = x.iter().zip(row).map(|(x, w)| x * w).sum();
                 let magnitude: f32 = x.iter().zip(row).map(|(x, w)| (x * w).abs()).sum();
                 // Each activation is off by at most half a step of 1/32512 of its block's largest.
@@ -66,8 +72,8 @@ fn every_set_agrees_with_the_dequantized_product_to_the_activations_rounding() {
 #[test]
 fn all_sets_agree_to_float_rounding() {
     let mut noise = Noise(2);
-    let weight = random_weight(576, &mut noise);
-    let x: Vec<f32> = (0..7 * 576).map(|_| noise.float()).collect();
+    let weight = random_weight(768, &mut noise);
+    let x: Vec<f32> = (0..7 * 768).map(|_| noise.float()).collect();
     let portable = multiply(&x, &weight, InstructionSet::PORTABLE);
     for set in InstructionSet::available() {
         for (a, b) in multiply(&x, &weight, set).iter().zip(&portable) {
@@ -94,19 +100,21 @@ fn embedding_gathers_rows_of_the_dequantized_weight() {
     let weight = random_weight(64, &mut Noise(4));
     let mut dense = vec![0.0; weight.num_rows() * 64];
     dequantize(&weight, &mut dense).unwrap();
-    let ids = [57, 0, 36, 37, 52, 53];
+    let ids = [45, 0, 20, 21, 25, 26];
     let mut out = vec![0.0; ids.len() * 64];
     quantized_embedding(&ids, &weight, &mut out).unwrap();
     for (id, row) in ids.iter().zip(out.chunks_exact(64)) {
         assert_eq!(row, &dense[*id as usize * 64..][..64]);
     }
-    let error = quantized_embedding(&[3, 58], &weight, &mut out[..128]).unwrap_err();
-    assert_eq!(error, KernelError::Index { name: "ids", at: 1, got: 58, limit: 58 });
+    let error = quantized_embedding(&[3, 46], &weight, &mut out[..128]).unwrap_err();
+    assert_eq!(error, KernelError::Index { name: "ids", at: 1, got: 46, limit: 46 });
 }
 
 #[test]
 fn wrong_shapes_are_refused() {
-    assert_eq!(PackedWeight::new(&[], 48).unwrap_err(), KernelError::Columns(48));
+    let short = Segment { blocks: &[0; 27], block_type: BlockType::Q4_0 };
+    let expected = KernelError::Columns { got: 48, block: 32, block_type: "Q4_0" };
+    assert_eq!(PackedWeight::new(&[short], 48).unwrap_err(), expected);
     let ragged = Segment { blocks: &[0; 50], block_type: BlockType::Q4_0 };
     assert!(PackedWeight::new(&[ragged], 64).is_err());
     let weight = random_weight(64, &mut Noise(5));

@@ -1,4 +1,4 @@
-"""Matrix products with GGUF's 4- and 8-bit weights, computed on the packed weights.
+"""Matrix products with GGUF's weights of 2 to 8 bits, computed on the packed weights.
 
 Shapes: T = tokens in the step, K = input features (num_columns), N = output features (num_rows), B = K / 32 blocks.
 """
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 BLOCK_SIZE = 32
-"""Columns that share a scale, in weights and in activations."""
+"""Columns that share a scale in activations."""
 
 _LARGEST = 127.0 * 256.0
 """What the largest magnitude of a block of activations becomes."""
@@ -31,14 +31,14 @@ def pack(segments: Sequence[tuple[Tensor, str]], num_columns: int) -> PackedWeig
     """Pack weights from a GGUF file for `quantized_linear`; segments lie one below the other (fused projections).
 
     Args:
-        segments: (uint8 [rows, row_bytes] blocks as in the file, ggml type name `Q4_0`, `Q4_1` or `Q8_0`) each; types
-            may differ. The tensors are copied from, not kept.
-        num_columns: K, a multiple of 32.
+        segments: (uint8 [rows, row_bytes] blocks as in the file, a name in `block_types.BLOCK_TYPES`) each; types may
+            differ. The tensors are copied from, not kept.
+        num_columns: K, a multiple of every type's block (32 or 256).
 
     Raises:
         ValueError: for a type or a shape without a kernel, naming it.
 
-    Source: block layouts of ggml-common.h (block_q4_0, block_q4_1, block_q8_0).
+    Source: block layouts of ggml-common.h.
     """
     return _native.pack(segments, num_columns)
 
