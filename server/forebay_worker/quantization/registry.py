@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from forebay_worker.quantization.method import LinearMethod
-from forebay_worker.weights.stored import BF16, F16, F32, Q4_0, Q4_1, Q8_0, StoredTensor
+from forebay_worker.weights.stored import FLOAT_TYPES, QUANTIZED_TYPES, StoredTensor
 
 _UNQUANTIZED = "forebay_worker.quantization.unquantized:UnquantizedLinear"
 _GGUF = "forebay_worker.quantization.gguf:GgufLinear"
 
 SCHEMES = {
-    **{storage.name: _UNQUANTIZED for storage in (F32, F16, BF16)},
-    **{storage.name: _GGUF for storage in (Q4_0, Q4_1, Q8_0)},
+    **{storage.name: _UNQUANTIZED for storage in FLOAT_TYPES},
+    **{storage.name: _GGUF for storage in QUANTIZED_TYPES},
 }
 """Imported when first needed: a float model does not load the kernels."""
 

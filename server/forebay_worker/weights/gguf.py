@@ -12,12 +12,7 @@ from pathlib import Path
 
 from forebay_worker.weights.errors import ModelRefusedError
 from forebay_worker.weights.stored import (
-    BF16,
-    F16,
-    F32,
-    Q4_0,
-    Q4_1,
-    Q8_0,
+    STORAGE_TYPES,
     Bytes,
     StorageType,
     StoredTensor,
@@ -30,13 +25,11 @@ MAGIC = b"GGUF"
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
 
-SUPPORTED_TYPES = {0: F32, 1: F16, 2: Q4_0, 3: Q4_1, 8: Q8_0, 30: BF16}
-
 GGML_TYPE_NAMES = {
-    6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K",
-    16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
-    24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
-    40: "NVFP4",
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+    12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+    29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
 }  # fmt: skip
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -100,10 +93,10 @@ class GgufFile:
         return infos
 
     def _tensor_info(self, name: str, shape: tuple[int, ...], type_id: int, offset: int) -> GgufTensorInfo:
-        storage = SUPPORTED_TYPES.get(type_id)
+        kind = GGML_TYPE_NAMES.get(type_id, str(type_id))
+        storage = STORAGE_TYPES.get(kind)
         if storage is None:
-            kind = GGML_TYPE_NAMES.get(type_id, str(type_id))
-            supported = ", ".join(known.name for known in SUPPORTED_TYPES.values())
+            supported = ", ".join(STORAGE_TYPES)
             raise ModelRefusedError(f"tensor `{name}` in `{self.path}` has ggml type `{kind}`; supported: {supported}")
         if shape[-1] % storage.block_size:
             raise ModelRefusedError(

@@ -34,9 +34,20 @@ F16 = StorageType("F16", 1, 2)
 BF16 = StorageType("BF16", 1, 2)
 Q4_0 = StorageType("Q4_0", 32, 18)
 Q4_1 = StorageType("Q4_1", 32, 20)
+Q5_0 = StorageType("Q5_0", 32, 22)
+Q5_1 = StorageType("Q5_1", 32, 24)
 Q8_0 = StorageType("Q8_0", 32, 34)
+Q2_K = StorageType("Q2_K", 256, 84)
+Q3_K = StorageType("Q3_K", 256, 110)
+Q4_K = StorageType("Q4_K", 256, 144)
+Q5_K = StorageType("Q5_K", 256, 176)
+Q6_K = StorageType("Q6_K", 256, 210)
+IQ4_NL = StorageType("IQ4_NL", 32, 18)
+IQ4_XS = StorageType("IQ4_XS", 256, 136)
 
-STORAGE_TYPES = {storage.name: storage for storage in (F32, F16, BF16, Q4_0, Q4_1, Q8_0)}
+FLOAT_TYPES = (F32, F16, BF16)
+QUANTIZED_TYPES = (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS)
+STORAGE_TYPES = {storage.name: storage for storage in FLOAT_TYPES + QUANTIZED_TYPES}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ VARIANTS = {
     "tied head": {**TINY, "tie_word_embeddings": True},
     "biases": {**TINY, "attention_bias": True, "mlp_bias": True},
 }
+QUANTIZED = ["quantized", "blocks of 256"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,9 @@ def models(make_folder, tmp_path_factory) -> dict[str, Path]:
         for name, fields in VARIANTS.items()
     }
     paths["quantized"] = write_tiny_gguf(tmp_path_factory.mktemp("gguf"), lambda name: Type.Q4_1)[0]
+    paths["blocks of 256"] = write_tiny_gguf(
+        tmp_path_factory.mktemp("gguf"), lambda name: Type.Q6_K if "ffn" in name else Type.Q5_0, scale=4
+    )[0]
     return paths
 
 
@@ -54,7 +58,7 @@ def ranks(models, tmp_path_factory) -> list[dict[str, object]]:
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, "quantized"])
+@pytest.mark.parametrize("variant", [*VARIANTS, *QUANTIZED])
 def test_two_ranks_compute_what_one_does(models, ranks, load, variant):
     path = models[variant]
     expected = load(path).step([(0, PROMPT)])
@@ -62,11 +66,11 @@ def test_two_ranks_compute_what_one_does(models, ranks, load, variant):
         actual = torch.tensor(rank[str(path)]["logits"])
         # Sums over inputs are split in two. Beside quantized weights the KV cache is float16, activations are rounded:
         # a sum that differs in its last bit may round to the neighbour, up to 2^-11 away.
-        tolerance = 1e-3 if variant == "quantized" else 1e-4
+        tolerance = 1e-3 if variant in QUANTIZED else 1e-4
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, "quantized"])
+@pytest.mark.parametrize("variant", [*VARIANTS, *QUANTIZED])
 def test_two_ranks_choose_the_tokens_of_one(models, ranks, load, variant):
     path = models[variant]
     expected = load(path).greedy(PROMPT, 16)

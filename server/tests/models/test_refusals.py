@@ -124,6 +124,14 @@ def test_shards_that_would_cut_heads_or_blocks_are_refused(tmp_path, num_shards,
         open_model(path).check_num_shards(num_shards)
 
 
+def test_shards_that_would_cut_a_block_of_256_are_refused(tmp_path):
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.Q6_K if "ffn_down" in name else Type.Q4_0, scale=4)
+    open_model(path).check_num_shards(2)
+    message = r"the `512` columns of `blk.0.ffn_down.weight` do not divide into whole blocks of 256.*what works: 1, 2$"
+    with pytest.raises(ValueError, match=message):
+        open_model(path).check_num_shards(4)
+
+
 def test_shards_of_plain_floats_may_be_of_any_width(tmp_path):
     path, _ = write_tiny_gguf(tmp_path, lambda name: Type.F16)
     open_model(path).check_num_shards(4)

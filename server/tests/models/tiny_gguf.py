@@ -9,20 +9,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 import safetensors.numpy
+import torch
+
+from forebay_kernels.ops.quantize_blocks import quantize_blocks
 
 NUM_LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2, 64, 128, 4, 2, 16, 101
 
-SHAPES = {
-    "attn_norm": ("input_layernorm", (HIDDEN,)),
-    "attn_q": ("self_attn.q_proj", (HEADS * HEAD_DIM, HIDDEN)),
-    "attn_k": ("self_attn.k_proj", (KV_HEADS * HEAD_DIM, HIDDEN)),
-    "attn_v": ("self_attn.v_proj", (KV_HEADS * HEAD_DIM, HIDDEN)),
-    "attn_output": ("self_attn.o_proj", (HIDDEN, HEADS * HEAD_DIM)),
-    "ffn_norm": ("post_attention_layernorm", (HIDDEN,)),
-    "ffn_gate": ("mlp.gate_proj", (INTERMEDIATE, HIDDEN)),
-    "ffn_up": ("mlp.up_proj", (INTERMEDIATE, HIDDEN)),
-    "ffn_down": ("mlp.down_proj", (HIDDEN, INTERMEDIATE)),
-}
 ROTATED_HEADS = {"attn_q": HEADS, "attn_k": KV_HEADS}
 
 Quantizer = Callable[[str], gguf.GGMLQuantizationType]
@@ -34,16 +26,20 @@ def write_tiny_gguf(
     *,
     tied: bool = False,
     rope_factors: bool = False,
+    scale: int = 1,
     extra: dict[str, int] | None = None,
 ) -> tuple[Path, Path]:
-    """(the .gguf file, a float32 safetensors folder of the values that it decodes to). `type_of`: tensor -> type."""
+    """(the .gguf file, a float32 safetensors folder of the values that it decodes to). `type_of`: tensor -> type.
+
+    `scale` multiplies every width but the vocabulary: 4 gives rows of 256, as the K-types need.
+    """
     path = folder / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     for add, value in (
         (writer.add_block_count, NUM_LAYERS),
         (writer.add_context_length, 128),
-        (writer.add_embedding_length, HIDDEN),
-        (writer.add_feed_forward_length, INTERMEDIATE),
+        (writer.add_embedding_length, HIDDEN * scale),
+        (writer.add_feed_forward_length, INTERMEDIATE * scale),
         (writer.add_head_count, HEADS),
         (writer.add_head_count_kv, KV_HEADS),
         (writer.add_vocab_size, VOCAB),
@@ -55,28 +51,51 @@ def write_tiny_gguf(
         writer.add_uint32(key, number)
     decoded = {}
     rng = np.random.default_rng(0)
-    for name, hf_name, shape in _tensors(tied):
-        values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, 0.2, shape)
+    for name, hf_name, shape in _tensors(tied, scale):
+        values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, 0.2 / scale**0.5, shape)
         kind = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else type_of(name)
-        raw = gguf.quants.quantize(values.astype(np.float32), kind)
+        raw = _quantized(values.astype(np.float32), kind)
         writer.add_tensor(name, raw, raw_dtype=kind)
         decoded[hf_name] = _unpermuted(name, gguf.quants.dequantize(raw, kind).reshape(shape))
     if rope_factors:
-        writer.add_tensor("rope_freqs.weight", _llama3_factors())
+        writer.add_tensor("rope_freqs.weight", _llama3_factors(HEAD_DIM * scale))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path, _write_folder(folder / "float32", decoded, tied, rope_factors)
+    return path, _write_folder(folder / "float32", decoded, scale, tied=tied, llama3=rope_factors)
 
 
-def _tensors(tied: bool) -> list[tuple[str, str, tuple[int, ...]]]:
-    top = [("token_embd", "model.embed_tokens", (VOCAB, HIDDEN)), ("output_norm", "model.norm", (HIDDEN,))]
-    top += [] if tied else [("output", "lm_head", (VOCAB, HIDDEN))]
+def _quantized(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """The package's own rounding where it has one, else ours; what the bytes mean, the package says in either case."""
+    try:
+        return gguf.quants.quantize(values, kind)
+    except NotImplementedError:
+        return quantize_blocks(torch.from_numpy(values), kind.name).numpy()
+
+
+def _shapes(hidden: int, intermediate: int, head_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        "attn_norm": ("input_layernorm", (hidden,)),
+        "attn_q": ("self_attn.q_proj", (HEADS * head_dim, hidden)),
+        "attn_k": ("self_attn.k_proj", (KV_HEADS * head_dim, hidden)),
+        "attn_v": ("self_attn.v_proj", (KV_HEADS * head_dim, hidden)),
+        "attn_output": ("self_attn.o_proj", (hidden, HEADS * head_dim)),
+        "ffn_norm": ("post_attention_layernorm", (hidden,)),
+        "ffn_gate": ("mlp.gate_proj", (intermediate, hidden)),
+        "ffn_up": ("mlp.up_proj", (intermediate, hidden)),
+        "ffn_down": ("mlp.down_proj", (hidden, intermediate)),
+    }
+
+
+def _tensors(tied: bool, scale: int) -> list[tuple[str, str, tuple[int, ...]]]:
+    hidden, shapes = HIDDEN * scale, _shapes(HIDDEN * scale, INTERMEDIATE * scale, HEAD_DIM * scale)
+    top = [("token_embd", "model.embed_tokens", (VOCAB, hidden)), ("output_norm", "model.norm", (hidden,))]
+    top += [] if tied else [("output", "lm_head", (VOCAB, hidden))]
     layers = [
         (f"blk.{layer}.{name}", f"model.layers.{layer}.{hf_name}", shape)
         for layer in range(NUM_LAYERS)
-        for name, (hf_name, shape) in SHAPES.items()
+        for name, (hf_name, shape) in shapes.items()
     ]
     return [(f"{name}.weight", f"{hf_name}.weight", shape) for name, hf_name, shape in top + layers]
 
@@ -92,27 +111,27 @@ def _unpermuted(name: str, values: np.ndarray) -> np.ndarray:
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 
 
-def _llama3_factors() -> np.ndarray:
+def _llama3_factors(head_dim: int) -> np.ndarray:
     """As llama.cpp's converter writes them (LlamaModel.generate_extra_tensors)."""
     old = LLAMA3["original_max_position_embeddings"]
     low, high, factor = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"], LLAMA3["factor"]
     factors = []
-    for wavelength in 2 * np.pi * 10000.0 ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM):
+    for wavelength in 2 * np.pi * 10000.0 ** (np.arange(0, head_dim, 2) / head_dim):
         smooth = (old / wavelength - low) / (high - low)
         between = 1 / ((1 - smooth) / factor + smooth)
         factors.append(1.0 if wavelength < old / high else factor if wavelength > old / low else between)
     return np.array(factors, np.float32)
 
 
-def _write_folder(folder: Path, tensors: dict[str, np.ndarray], tied: bool, llama3: bool) -> Path:
+def _write_folder(folder: Path, tensors: dict[str, np.ndarray], scale: int, *, tied: bool, llama3: bool) -> Path:
     folder.mkdir()
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "dtype": "float32",
         "num_hidden_layers": NUM_LAYERS,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
+        "hidden_size": HIDDEN * scale,
+        "intermediate_size": INTERMEDIATE * scale,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "vocab_size": VOCAB,
