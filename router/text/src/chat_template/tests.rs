@@ -96,13 +96,10 @@ fn hostile_templates_end_in_an_error_soon() {
         ("an include", "{% include '/etc/passwd' %}"),
     ];
     for (name, source) in hostile {
-        // The best of a few tries: what others do on the machine is not the template's fault.
-        let tries = (0..5).map(|_| {
-            let start = Instant::now();
-            assert!(render(source, &hello()).is_err(), "{name} renders");
-            start.elapsed()
-        });
-        assert!(tries.into_iter().any(|took| took < Duration::from_millis(250)), "{name} takes too long");
+        let start = Instant::now();
+        assert!(render(source, &hello()).is_err(), "{name} renders");
+        // Unbounded, each would take hours or all memory; bounded, some 50 ms, and more on a busy machine.
+        assert!(start.elapsed() < Duration::from_secs(10), "{name} takes too long");
     }
 }
 
