@@ -177,7 +177,8 @@ fn encode_prompt(
     Ok(EncodedPrompt { text, ids: keep_last(ids, job.truncate) })
 }
 
-fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
+/// The chat as the model's template writes it.
+pub(crate) fn render(model_text: &ModelText, inputs: &ChatInputs) -> Result<String, ApiError> {
     let templates = model_text
         .chat_templates
         .as_ref()

@@ -34,6 +34,7 @@ pub fn app(state: AppState) -> Router {
         .merge(tgi::generate::router())
         .merge(tgi::generate_stream::router())
         .merge(tgi::tokenize::router())
+        .merge(tgi::chat_tokenize::router())
         .merge(tgi::info::router())
         .merge(openai::chat_completions::router())
         .merge(openai::completions::router())

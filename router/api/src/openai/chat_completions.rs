@@ -29,7 +29,7 @@ pub(crate) fn router() -> Router<AppState> {
 
 async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
     let mut record = RequestRecord::begin();
-    let (common, job) = record.check(parse(&state, body))?;
+    let (common, job) = record.check(ChatRequest::parse(&state, body).and_then(ChatRequest::into_job))?;
     let with_logprobs = job.logprobs.is_some();
     let choices = generate(&state, job, record).await?;
     if common.stream {
@@ -41,14 +41,28 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
     Ok(whole(&head, choices, with_logprobs).await?)
 }
 
-fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
-    let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
-    let mut common = Common::take(&mut fields, state)?;
-    let inputs = take_inputs(&mut fields)?;
-    let num_top_logprobs = take_logprobs(&mut fields)?;
-    fields.finish(fields::CHAT_FIELDS)?;
-    let job = common.job(vec![Prompt::Chat(Box::new(inputs))], num_top_logprobs)?;
-    Ok((common, job))
+/// A request's body, checked.
+pub(crate) struct ChatRequest {
+    pub(crate) common: Common,
+    pub(crate) inputs: ChatInputs,
+    num_top_logprobs: Option<u32>,
+}
+
+impl ChatRequest {
+    pub(crate) fn parse(state: &AppState, body: JsonBody) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+        let common = Common::take(&mut fields, state)?;
+        let inputs = take_inputs(&mut fields)?;
+        let num_top_logprobs = take_logprobs(&mut fields)?;
+        fields.finish(fields::CHAT_FIELDS)?;
+        Ok(Self { common, inputs, num_top_logprobs })
+    }
+
+    fn into_job(self) -> Result<(Common, Job), ApiError> {
+        let Self { mut common, inputs, num_top_logprobs } = self;
+        let job = common.job(vec![Prompt::Chat(Box::new(inputs))], num_top_logprobs)?;
+        Ok((common, job))
+    }
 }
 
 fn take_inputs(fields: &mut Fields) -> Result<ChatInputs, ApiError> {

@@ -36,7 +36,7 @@ pub(crate) struct Common {
     stop_token_ids: Vec<u32>,
     stop_text: StopText,
     skip_special_tokens: bool,
-    add_special_tokens: Option<bool>,
+    pub(crate) add_special_tokens: Option<bool>,
 }
 
 impl Common {

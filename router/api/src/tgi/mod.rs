@@ -1,5 +1,6 @@
 //! TGI's own routes, as its clients know them: `huggingface_hub`, `text_generation`, `LangChain`.
 
+pub(crate) mod chat_tokenize;
 pub(crate) mod generate;
 pub(crate) mod generate_stream;
 pub(crate) mod info;

@@ -20,7 +20,7 @@ pub(crate) fn router() -> Router<AppState> {
 
 /// The part of the text that became a token; nothing for a token that the tokenizer added (BOS).
 #[derive(Debug, Serialize)]
-struct SimpleToken {
+pub(super) struct SimpleToken {
     id: u32,
     text: String,
     start: usize,
@@ -34,11 +34,12 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Json<V
     }
     validation::prompt_bytes(Dialect::Native, &request.inputs, state.limits().max_prompt_bytes)?;
     let text = Arc::clone(&state.model()?.text);
-    Ok(Json(state.on_text_worker(move || tokenize(&text, &request.inputs)).await?))
+    Ok(Json(state.on_text_worker(move || tokenize(&text, &request.inputs, true)).await?))
 }
 
-fn tokenize(text: &ModelText, inputs: &str) -> Result<Vec<SimpleToken>, ApiError> {
-    let encoding = text.tokenizer.encode(inputs, true)?;
+/// `add_special` lets the tokenizer add the model's special tokens.
+pub(super) fn tokenize(text: &ModelText, inputs: &str, add_special: bool) -> Result<Vec<SimpleToken>, ApiError> {
+    let encoding = text.tokenizer.encode(inputs, add_special)?;
     let tokens = encoding.ids.into_iter().zip(encoding.offsets).map(|(id, range)| {
         let bytes = inputs.as_bytes().get(range.clone()).unwrap_or_default();
         // A byte-level token may be half a character.

@@ -8,7 +8,7 @@ use crate::support::{Server, send, server_of};
 
 const PUBLIC: &[&str] = &["/", "/health", "/ping", "/info", "/metrics", "/v1/models", "/v1/models/org/tiny"];
 const PROTECTED: &[&str] =
-    &["/", "/generate", "/generate_stream", "/tokenize", "/v1/chat/completions", "/v1/completions"];
+    &["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions", "/v1/completions"];
 
 async fn locked() -> Server {
     server_of(FakeScript::default(), |config| config.api_keys = vec!["key-one".to_owned(), "Key-Two".to_owned()]).await

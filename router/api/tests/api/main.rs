@@ -5,6 +5,7 @@
 mod auth;
 mod cancellation;
 mod chat_completions;
+mod chat_tokenize;
 mod completions;
 mod equality;
 mod errors;
