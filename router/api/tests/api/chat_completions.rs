@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`.
 
-use forebay_engine::fake_worker::{FakeScript, FakeTokens, Fault, StepFault};
+use forebay_engine::fake_worker::{FakeScript, FakeTokens, Fault};
 use serde_json::{Value, json};
 
 use crate::support::{AND, BANG, END, GRIN_HEAD, GRIN_TAIL, HELLO, MODEL_ID, WORLD, chat_text, server, server_of};
@@ -185,8 +185,8 @@ async fn min_tokens_reaches_the_worker_with_the_end_tokens() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_ends_with_the_error_and_without_done() {
-    let fault = Fault::Step { incarnation: 1, rank: 0, step_id: 2, kind: StepFault::BreakStream };
-    let script = FakeScript { faults: vec![fault], ..FakeScript::sequence([HELLO]) };
+    let fault = Fault::Sequence { token_id: WORLD, kind: 2, message: "it broke".to_owned() };
+    let script = FakeScript { faults: vec![fault], ..FakeScript::sequence([HELLO, WORLD]) };
     let server = server_of(script, |_| {}).await;
     let answer = server.chat(json!({ "max_tokens": 9, "stream": true })).await;
     let last = answer.events().pop().unwrap();

@@ -1,6 +1,6 @@
 //! `POST /generate_stream`.
 
-use forebay_engine::fake_worker::{FakeScript, Fault, StepFault};
+use forebay_engine::fake_worker::{FakeEvent, FakeScript, Fault, StepFault};
 use serde_json::json;
 
 use crate::support::{AND, END, GRIN_HEAD, GRIN_TAIL, HELLO, WORLD, server, server_of};
@@ -50,9 +50,9 @@ async fn what_is_known_before_the_stream_is_answered_with_its_own_status() {
 }
 
 #[tokio::test]
-async fn a_group_lost_on_the_way_is_the_last_event() {
-    let fault = Fault::Step { incarnation: 1, rank: 0, step_id: 2, kind: StepFault::BreakStream };
-    let script = FakeScript { faults: vec![fault], ..FakeScript::sequence([HELLO]) };
+async fn a_failure_on_the_way_is_the_last_event() {
+    let fault = Fault::Sequence { token_id: WORLD, kind: 2, message: "it broke".to_owned() };
+    let script = FakeScript { faults: vec![fault], ..FakeScript::sequence([HELLO, WORLD]) };
     let server = server_of(script, |_| {}).await;
     let body = json!({ "inputs": "a", "parameters": { "max_new_tokens": 9 } });
     let answer = server.post("/generate_stream", body).await;
@@ -60,4 +60,17 @@ async fn a_group_lost_on_the_way_is_the_last_event() {
     let last = answer.events().pop().unwrap();
     assert_eq!(last["error_type"], "generation");
     assert!(last["error"].as_str().unwrap().starts_with("Request failed during generation: "), "{last}");
+}
+
+#[tokio::test]
+async fn a_group_lost_on_the_way_changes_nothing_of_a_stream() {
+    let fault = Fault::Step { incarnation: 1, rank: 0, step_id: 2, kind: StepFault::BreakStream };
+    let script = FakeScript::sequence([HELLO, WORLD, AND]);
+    let body = json!({ "inputs": "a", "parameters": { "max_new_tokens": 9 } });
+    let whole = server_of(script.clone(), |_| {}).await.post("/generate_stream", body.clone()).await;
+    let server = server_of(FakeScript { faults: vec![fault], ..script }, |_| {}).await;
+    let events = server.post("/generate_stream", body).await.events();
+    assert_eq!(events, whole.events());
+    assert!(events.last().unwrap()["generated_text"].is_string(), "{events:?}");
+    assert!(server.worker.events().contains(&FakeEvent::Killed), "the group was lost");
 }
