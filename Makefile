@@ -53,7 +53,7 @@ test-python: ## worker and kernels against their references
 test-integration: ## the real binary and the real model, over HTTP only
 	@echo "==> integration tests"
 	$(PY) tools/check_tokenizer.py
-	$(PY) -m pytest -q integration-tests
+	$(PY) -m pytest -q -m "not slow" integration-tests
 
 .PHONY: lint
 lint: $(CARGO_DENY) ## formatting, clippy, ruff, mypy, import walls, the map, generated files, dependencies
@@ -82,6 +82,10 @@ truth: dev ## the model's output against transformers and llama.cpp (minutes)
 .PHONY: tokenizers
 tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (minutes)
 	$(PY) tools/check_tokenizer.py --all-pre
+
+.PHONY: crash
+crash: dev ## kill a real worker twenty times under sixteen streams (minutes)
+	$(PY) -m pytest -q -s -m slow integration-tests/test_worker_crash.py
 
 .PHONY: soak
 soak: ## run the scheduler's simulator on fresh seeds for SECONDS_TO_SOAK
