@@ -126,8 +126,11 @@ fn a_step_holds_at_least_one_token_of_each_sequence() {
 
 #[test]
 fn every_choice_of_every_admitted_request_may_wait() {
-    let engine = settings(&["--max-concurrent-requests", "10", "--max-best-of", "6"]).unwrap().engine;
-    assert_eq!(engine.max_queued, 60);
+    let max_queued = |requests: &str| {
+        settings(&["--max-concurrent-requests", requests, "--max-best-of", "6"]).unwrap().engine.max_queued
+    };
+    assert_eq!(max_queued("100"), 600);
+    assert_eq!(max_queued("10"), MAX_CHOICES, "one request's choices always have room");
 }
 
 #[test]
