@@ -17,12 +17,13 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from forebay_worker.models.source import PICKLE_SUFFIXES
 from forebay_worker.weights.errors import ModelRefusedError
+from forebay_worker.weights.gguf_parts import gguf_models
 from forebay_worker.weights.safetensors import INDEX_NAME, SINGLE_NAME
 
 EXIT_FAILED = 1
@@ -59,7 +60,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedModel:
-    """Where a model lies on this machine: a folder or a `.gguf` file."""
+    """Where a model lies on this machine: a folder or a `.gguf` file, the first of its parts."""
 
     model_id: str
     """As the operator named it; the bundled default's name on the hub."""
@@ -88,12 +89,16 @@ def resolve(source: str, revision: str | None = None, cache_dir: Path | None = N
 
 
 def servable_path(path: Path) -> Path:
-    """A folder whose only weights are one `.gguf` file stands for that file. Raises: ModelRefusedError for several."""
+    """A folder whose only weights are one GGUF model stands for its file, the first of its parts.
+
+    Raises: ModelRefusedError if the folder holds several models.
+    """
     if not path.is_dir() or any(path.glob("*.safetensors")) or not (ggufs := sorted(path.glob("*.gguf"))):
         return path
-    if len(ggufs) > 1:
-        raise ModelRefusedError(f"`{path}` holds several models ({_listed(ggufs)}); name one of the files")
-    return ggufs[0]
+    models = list(gguf_models([file.name for file in ggufs]))
+    if len(models) > 1:
+        raise ModelRefusedError(f"`{path}` holds several models ({_listed(models)}); name one of the files")
+    return path / models[0]
 
 
 def bundled_model(cache_dir: Path | None = None) -> Path:
@@ -212,7 +217,7 @@ def _snapshot(repo: str, revision: str | None, cache_dir: Path | None) -> Path:
 def files_to_fetch(repo: str, names: Sequence[str]) -> list[str]:
     """Of a repository's files, those that serving needs: text files, and one format of weights.
 
-    Raises: ModelRefusedError if there are no weights that can be served, or more than one choice.
+    Raises: ModelRefusedError if there are no weights that can be served, more than one choice, or a part is missing.
     """
     top = sorted(name for name in names if "/" not in name)
     texts = [name for name in top if name in TEXT_FILES]
@@ -224,11 +229,8 @@ def files_to_fetch(repo: str, names: Sequence[str]) -> list[str]:
         return [*texts, SINGLE_NAME]
     if safetensors:
         return texts + safetensors
-    ggufs = [name for name in top if name.endswith(".gguf")]
-    if len(ggufs) > 1:
-        raise ModelRefusedError(f"`{repo}` holds several models ({_listed(ggufs)}); download one and name its path")
-    if ggufs:
-        return texts + ggufs
+    if ggufs := gguf_models([name for name in top if name.endswith(".gguf")]):
+        return texts + _only_gguf(repo, ggufs, top)
     if pickles := [name for name in top if name.endswith(PICKLE_SUFFIXES)]:
         raise ModelRefusedError(
             f"`{repo}` holds weights only as `{pickles[0]}`: pickles can run code and are never loaded; "
@@ -237,8 +239,17 @@ def files_to_fetch(repo: str, names: Sequence[str]) -> list[str]:
     raise ModelRefusedError(f"`{repo}` holds no safetensors and no GGUF weights")
 
 
-def _listed(names: Sequence[str | Path]) -> str:
-    shown = [Path(name).name for name in names[:8]]
+def _only_gguf(repo: str, models: Mapping[str, Sequence[str]], present: Sequence[str]) -> list[str]:
+    if len(models) > 1:
+        raise ModelRefusedError(f"`{repo}` holds several models ({_listed(list(models))}); download one, name its path")
+    (files,) = models.values()
+    if missing := sorted(set(files) - set(present)):
+        raise ModelRefusedError(f"`{repo}` lacks parts of its model: {_listed(missing)}")
+    return list(files)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = names[:8]
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 

@@ -11,7 +11,7 @@ from forebay_worker import hub
 from forebay_worker.model_info import describe, run_model_info
 
 from .models.tiny_configs import TINY
-from .models.tiny_gguf import write_tiny_gguf
+from .models.tiny_gguf import split_gguf, write_tiny_gguf
 
 
 @pytest.fixture
@@ -65,6 +65,22 @@ def test_a_path_is_itself_and_a_folder_with_one_gguf_is_that_file(tiny):
     assert hub.resolve(str(path.parent)).path == path
 
 
+def test_a_folder_with_the_parts_of_one_model_is_the_first_part(tiny):
+    parts = split_gguf(tiny[0], 8)
+    model = hub.resolve(str(parts[0].parent))
+    assert model.path == parts[0]
+    info = describe(model)
+    assert info["num_parameters"] == describe(hub.resolve(str(tiny[0])))["num_parameters"]
+    assert info["text_files"]["gguf"] == str(parts[0])
+
+
+def test_a_folder_without_the_first_part_is_refused_by_its_name(tiny):
+    parts = split_gguf(tiny[0], 8)
+    parts[0].unlink()
+    with pytest.raises(ValueError, match=r"tiny-00001-of-00003.gguf` does not exist"):
+        describe(hub.resolve(str(parts[0].parent)))
+
+
 def test_a_folder_with_several_gguf_files_is_refused(tmp_path):
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
@@ -111,6 +127,7 @@ def test_a_hub_model_that_is_not_cached_cannot_be_had_without_a_network(tmp_path
         ),
         (["original/consolidated.00.pth", "model.safetensors"], ["model.safetensors"]),
         (["some.Q4_0.gguf", "README.md"], ["some.Q4_0.gguf"]),
+        (["q-00002-of-00002.gguf", "q-00001-of-00002.gguf"], ["q-00001-of-00002.gguf", "q-00002-of-00002.gguf"]),
         (
             ["model.safetensors", "additional_chat_templates/tool_use.jinja", "additional_chat_templates/x/y.jinja"],
             ["additional_chat_templates/tool_use.jinja", "model.safetensors"],
@@ -126,6 +143,11 @@ def test_only_what_serving_needs_is_fetched(names, fetched):
     [
         (["pytorch_model.bin", "config.json"], "only as `pytorch_model.bin`: pickles can run code"),
         (["a.gguf", "b.gguf"], r"several models \(a.gguf, b.gguf\)"),
+        (
+            ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf", "b.gguf"],
+            r"several models \(a-00001-of-00002.gguf, b.gguf\)",
+        ),
+        (["a-00001-of-00003.gguf", "a-00003-of-00003.gguf"], r"lacks parts of its model: a-00002-of-00003.gguf"),
         (["README.md"], "holds no safetensors and no GGUF weights"),
     ],
 )

@@ -51,8 +51,6 @@ def spec_from_config(config: HfConfig) -> DecoderSpec:
 
 def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     """Describe a GGUF file's model. Raises: ModelRefusedError for an unknown architecture or an unsupported key."""
-    if file.integer("split.count", 1) > 1:
-        raise ModelRefusedError(f"`{file.path}` is one part of several (`split.count`); merge them with gguf-split")
     config = GgufConfig(file)
     spec: DecoderSpec = _family(GGUF_FAMILIES, config.architecture, file.path).from_gguf(config)
     return spec

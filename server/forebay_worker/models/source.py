@@ -11,6 +11,7 @@ from forebay_worker.models.sharding import check_num_shards
 from forebay_worker.models.spec import DecoderSpec
 from forebay_worker.weights.errors import ModelRefusedError
 from forebay_worker.weights.gguf import GgufFile
+from forebay_worker.weights.gguf_parts import GgufModel
 from forebay_worker.weights.names import Checkpoint
 from forebay_worker.weights.safetensors import SafetensorsFolder
 
@@ -40,7 +41,7 @@ class ModelSource:
 
 
 def open_model(path: Path) -> ModelSource:
-    """Open a folder with config.json and safetensors, or a `.gguf` file.
+    """Open a folder with config.json and safetensors, or a `.gguf` file (the first, if it has parts).
 
     Raises: ModelRefusedError naming what is missing, broken or not supported.
     """
@@ -54,7 +55,7 @@ def open_model(path: Path) -> ModelSource:
 
 
 def _open_gguf(path: Path) -> ModelSource:
-    file = GgufFile(path)
+    file = GgufModel(path)
     is_quantized = any(file.read(name).storage.is_quantized for name in file.names())
     return _checked(ModelSource(path, spec_from_gguf(file), file, "float32", is_quantized))
 

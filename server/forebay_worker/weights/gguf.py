@@ -49,11 +49,11 @@ class GgufArray:
 
 @dataclasses.dataclass(frozen=True)
 class GgufTensorInfo:
-    """One line of the tensor table; `shape` outermost first, `offset` from the start of the file."""
+    """One line of the tensor table; `shape` outermost first, `raw` a view of the mapped file."""
 
     storage: StorageType
     shape: tuple[int, ...]
-    offset: int
+    raw: Bytes
 
 
 class GgufFile:
@@ -77,7 +77,7 @@ class GgufFile:
         for _ in range(num_pairs):
             key = cursor.string()
             self.metadata[key] = cursor.value(cursor.scalar("I"))
-        self._infos = self._tensor_table(cursor, num_tensors)
+        self.infos = self._tensor_table(cursor, num_tensors)
 
     def _tensor_table(self, cursor: _Cursor, num_tensors: int) -> dict[str, GgufTensorInfo]:
         raw = [(cursor.string(), cursor.shape(), cursor.scalar("I"), cursor.scalar("Q")) for _ in range(num_tensors)]
@@ -108,30 +108,29 @@ class GgufFile:
             raise ModelRefusedError(
                 f"tensor `{name}` ends at byte `{end}`, but `{self.path}` has `{self._mapped.size}`: is it whole?"
             )
-        return GgufTensorInfo(storage, shape, offset)
+        return GgufTensorInfo(storage, shape, self._mapped[offset:end])
 
     def names(self) -> list[str]:
         """Every tensor's name."""
-        return list(self._infos)
+        return list(self.infos)
 
     @property
     def num_parameters(self) -> int:
         """Elements of all tensors."""
-        return sum(math.prod(info.shape) for info in self._infos.values())
+        return sum(math.prod(info.shape) for info in self.infos.values())
 
     @property
     def storage_types(self) -> dict[str, int]:
         """Name of each storage type -> elements stored so."""
         counts: dict[str, int] = {}
-        for info in self._infos.values():
+        for info in self.infos.values():
             counts[info.storage.name] = counts.get(info.storage.name, 0) + math.prod(info.shape)
         return counts
 
     def read(self, name: str) -> StoredTensor:
         """A view of one tensor. Raises: KeyError."""
-        info = self._infos[name]
-        raw = self._mapped[info.offset : info.offset + storage_bytes(info.storage, info.shape)]
-        return stored_tensor(name, info.storage, info.shape, raw)
+        info = self.infos[name]
+        return stored_tensor(name, info.storage, info.shape, info.raw)
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A metadata value that must be an integer. Raises: ModelRefusedError naming the key and its value."""

@@ -66,6 +66,27 @@ def write_tiny_gguf(
     return path, _write_folder(folder / "float32", decoded, scale, tied=tied, llama3=rope_factors)
 
 
+def split_gguf(path: Path, max_tensors: int, *, tensors_in_first: bool = True) -> list[Path]:
+    """Cut a file without metadata arrays into parts of at most so many tensors, with the gguf package; their paths."""
+    folder = path.parent / "parts"
+    folder.mkdir()
+    reader = gguf.GGUFReader(path)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(
+        folder / path.name, architecture, split_max_tensors=max_tensors, small_first_shard=not tensors_in_first
+    )
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            writer.add_key_value(key, field.contents(), field.types[0])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.iterdir())
+
+
 def _quantized(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """The package's own rounding where it has one, else ours; what the bytes mean, the package says in either case."""
     try:
