@@ -1,8 +1,8 @@
 //! The one loop: take commands, `next_plan`, send, take an answer, `apply`, deliver; one step ahead.
 //!
 //! One task owns the scheduler, so nothing here is locked or shared. The loop sleeps until a command, an answer, the
-//! group's exit or a deadline wakes it; then it does all there is to do and plans again. It never waits for a reader.
-//! What starts, ends and replaces the group is `lifecycle.rs`.
+//! group's exit, its silence or a deadline wakes it; then it does all there is to do and plans again. It never waits
+//! for a reader. What starts, ends and replaces the group is `lifecycle.rs`.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -86,6 +86,8 @@ impl Driver {
     /// Serves with a ready group until it is lost or the engine stops.
     pub(crate) async fn serve(&mut self, mut shards: Shards, exited: impl Future<Output = GroupExit>) -> Served {
         tokio::pin!(exited);
+        let silence = shards.silence(self.config.heartbeat);
+        tokio::pin!(silence);
         let timer = sleep_until(Instant::now() + IDLE);
         tokio::pin!(timer);
         loop {
@@ -109,6 +111,7 @@ impl Driver {
                     self.take_commands(received);
                     Ok(())
                 }
+                lost = &mut silence => Err(Broken::from(lost)),
                 () = timer.as_mut() => self.check_step_deadline(&shards).map_err(Broken::from),
             };
             if let Err(broken) = turn {

@@ -24,6 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::error::GroupError;
 use crate::group::{GroupExit, WorkerGroup};
 use crate::handle::EngineConfig;
+use crate::heartbeat::Heartbeat;
 
 pub use record::{FakeEvent, FakeHandle};
 pub use script::{FakeScript, FakeSizes, FakeTokens, Fault, NextToken, StepFault};
@@ -135,6 +136,7 @@ pub fn engine_config() -> EngineConfig {
         start_timeout: Duration::from_secs(10),
         restart_timeout: Duration::from_secs(300),
         step_timeout: Duration::from_secs(5),
+        heartbeat: Heartbeat::default(),
         max_buffered_events: 4096,
     }
 }

@@ -16,6 +16,7 @@ use crate::dispatch::{GroupHandle, Place, choose};
 use crate::driver::Driver;
 use crate::error::EngineError;
 use crate::group::WorkerGroup;
+use crate::heartbeat::Heartbeat;
 use crate::requests::{Delivery, Submission};
 use crate::shared::{GroupReport, Shared, all_started, combined};
 
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub restart_timeout: Duration,
     /// How long a step may take before the group counts as hung.
     pub step_timeout: Duration,
+    /// How a group that hangs without a step is seen.
+    pub heartbeat: Heartbeat,
     /// Events that may wait for a slow reader before its request is cancelled.
     pub max_buffered_events: usize,
 }

@@ -10,6 +10,7 @@ pub mod fake_worker;
 mod group;
 mod handle;
 mod handshake;
+mod heartbeat;
 mod lifecycle;
 mod metrics;
 mod requests;
@@ -24,3 +25,4 @@ pub use handle::{
     Engine, EngineConfig, EngineRequest, EngineState, Generation, GenerationEvent, PromptLogprob, TokenLogprobs,
     WorkerInfo,
 };
+pub use heartbeat::Heartbeat;

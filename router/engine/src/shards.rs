@@ -25,6 +25,7 @@ use crate::error::GroupError;
 use crate::group::GroupExit;
 use crate::handle::{EngineConfig, WorkerInfo};
 use crate::handshake::agree;
+use crate::heartbeat::Heartbeat;
 
 /// Plans that may wait in a stream: one more than the greatest run-ahead, so that sending never blocks.
 const MAX_PLANS_IN_FLIGHT: usize = 4;
@@ -75,6 +76,9 @@ struct Shard {
 
 /// The streams to every shard of the running incarnation.
 pub(crate) struct Shards {
+    incarnation: u64,
+    /// For what is asked beside the streams.
+    clients: Vec<WorkerClient<Channel>>,
     by_rank: Vec<Shard>,
     in_flight: VecDeque<u64>,
     /// Since when the oldest plan in flight could be computed.
@@ -97,8 +101,10 @@ impl Shards {
         let answers = try_join_all(clients.iter_mut().enumerate().map(greet)).await?;
         let answers: Vec<_> = answers.into_iter().map(tonic::Response::into_inner).collect();
         let info = agree(&answers, incarnation, config)?;
-        let by_rank = try_join_all(clients.into_iter().enumerate().map(|(rank, client)| open(rank, client))).await?;
-        Ok((Self { by_rank, in_flight: VecDeque::new(), oldest_since: Instant::now() }, info))
+        let opening = clients.iter().cloned().enumerate().map(|(rank, client)| open(rank, client));
+        let by_rank = try_join_all(opening).await?;
+        let in_flight = VecDeque::new();
+        Ok((Self { incarnation, clients, by_rank, in_flight, oldest_since: Instant::now() }, info))
     }
 
     /// Sends one plan to every shard; never waits.
@@ -128,6 +134,11 @@ impl Shards {
     /// What the streams say of their end, if they have said it.
     pub(crate) fn last_words(&mut self) -> Option<Broken> {
         self.next_answer().now_or_never()?.err()
+    }
+
+    /// Resolves when a shard answers no heartbeats any more. Apart from the streams: it holds nothing of `self`.
+    pub(crate) fn silence(&self, heartbeat: Heartbeat) -> impl Future<Output = GroupError> + use<> {
+        heartbeat.watch(self.clients.clone(), self.incarnation)
     }
 
     /// When a group that has not answered counts as hung.
@@ -232,6 +243,6 @@ fn says_why(status: &Status) -> bool {
 }
 
 /// A status in as many words as it has.
-fn words(status: &Status) -> &str {
+pub(crate) fn words(status: &Status) -> &str {
     if status.message().is_empty() { status.code().description() } else { status.message() }
 }

@@ -4,10 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use forebay_engine::fake_worker::{
-    FakeEvent, FakeGroup, FakeScript, FakeSizes, FakeTokens, Fault, StepFault, engine_config,
+use forebay_engine::fake_worker::{FakeEvent, FakeScript, FakeSizes, FakeTokens, Fault, StepFault, engine_config};
+use forebay_engine::{
+    EngineConfig, EngineError, EngineState, GenerationEvent, Heartbeat, PromptLogprob, TokenLogprobs,
 };
-use forebay_engine::{Engine, EngineConfig, EngineError, EngineState, GenerationEvent, PromptLogprob, TokenLogprobs};
 use forebay_scheduler::FinishReason;
 use forebay_wire::SamplingParams;
 use futures::future::join_all;
@@ -375,15 +375,24 @@ async fn an_engine_that_nobody_holds_kills_its_group_and_leaves_no_task() {
     eventually("no task is left", || alive() == before).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_idle_engine_sleeps() {
-    let group = FakeGroup::new(FakeScript::default());
-    let engine = Engine::start(engine_config(), group);
-    engine.state_changed(&EngineState::Starting).await;
+/// Wake-ups of an engine that nobody asks, in half an hour.
+async fn idle_wakes(heartbeat: Heartbeat) -> u64 {
+    let (_engine, _) = ready(FakeScript::default(), EngineConfig { heartbeat, ..engine_config() }).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let wakes = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
     let before = wakes();
     tokio::time::sleep(Duration::from_secs(1800)).await;
-    // Half an hour: this test's own wake-ups, and nothing like a loop.
-    assert!(wakes() - before < 20, "{} wake-ups", wakes() - before);
+    wakes() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_engine_sleeps_between_heartbeats() {
+    let heartbeat = Heartbeat::default();
+    let without = idle_wakes(Heartbeat { interval: Duration::from_secs(3600), ..heartbeat }).await;
+    // This test's own wake-ups, and nothing like a loop.
+    assert!(without < 20, "{without} wake-ups");
+    let with = idle_wakes(heartbeat).await;
+    let heartbeats = 1800 / heartbeat.interval.as_secs();
+    // Sent, taken, answered and heard, each a wake-up of its own.
+    assert!(with < 6 * heartbeats, "{with} wake-ups for {heartbeats} heartbeats");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use forebay_api::{Limits, MAX_CHOICES};
-use forebay_engine::EngineConfig;
+use forebay_engine::{EngineConfig, Heartbeat};
 
 use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
 use crate::compatibility::{self, Remark};
@@ -270,6 +270,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
         start_timeout: Duration::from_secs(args.workers.start_timeout),
         restart_timeout: Duration::from_secs(args.workers.restart_timeout),
         step_timeout: Duration::from_secs(args.workers.step_timeout),
+        heartbeat: Heartbeat::default(),
         max_buffered_events: MAX_BUFFERED_EVENTS,
     }
 }

@@ -94,6 +94,16 @@ impl FakeHandle {
         }
     }
 
+    /// The newest step that this shard has answered in the running life.
+    pub(super) fn last_answered(&self, rank: u32) -> Option<u64> {
+        let record = self.lock();
+        let mut life = record.events.iter().rev().take_while(|event| !matches!(event, FakeEvent::Started { .. }));
+        life.find_map(|event| match event {
+            FakeEvent::Answered { rank: of, step_id } if *of == rank => Some(*step_id),
+            _ => None,
+        })
+    }
+
     pub(super) fn violated(&self, rule: String) {
         self.lock().violations.push(rule);
     }

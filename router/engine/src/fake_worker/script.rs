@@ -1,6 +1,7 @@
 //! What a fake worker pretends to be: its sizes, its tokens, its faults.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +120,24 @@ pub enum Fault {
         step_id: u64,
         /// How.
         kind: StepFault,
+    },
+    /// A shard answers some of its heartbeats never; the plans go on.
+    Silence {
+        /// In which life of the group.
+        incarnation: u64,
+        /// Which shard.
+        rank: u32,
+        /// Which of its heartbeats, the first is 0.
+        unanswered: Range<u32>,
+    },
+    /// A shard's heartbeats name another life of the group.
+    Heartbeat {
+        /// In which life of the group.
+        incarnation: u64,
+        /// Which shard.
+        rank: u32,
+        /// The life that it names.
+        says: u64,
     },
     /// A sequence fails alone where it would have yielded this token.
     Sequence {

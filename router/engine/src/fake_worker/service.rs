@@ -1,6 +1,7 @@
 //! One fake shard's gRPC service: a reader task takes plans off the stream, a step task answers them in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use forebay_wire::PROTOCOL_VERSION;
@@ -30,11 +31,12 @@ pub(super) struct FakeShard {
     incarnation: u64,
     script: Arc<FakeScript>,
     handle: FakeHandle,
+    num_heartbeats: AtomicU32,
 }
 
 impl FakeShard {
     pub(super) fn new(rank: u32, incarnation: u64, script: Arc<FakeScript>, handle: FakeHandle) -> Self {
-        Self { rank, incarnation, script, handle }
+        Self { rank, incarnation, script, handle, num_heartbeats: AtomicU32::new(0) }
     }
 
     fn refusal(&self) -> Option<String> {
@@ -144,7 +146,26 @@ impl Worker for FakeShard {
     }
 
     async fn heartbeat(&self, _request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        Ok(Response::new(HeartbeatResponse { incarnation: self.incarnation, last_step_id: 0, any_step: false }))
+        let number = self.num_heartbeats.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.incarnation;
+        for fault in &self.script.faults {
+            match fault {
+                Fault::Silence { incarnation, rank, unanswered }
+                    if (*incarnation, *rank) == (self.incarnation, self.rank) && unanswered.contains(&number) =>
+                {
+                    std::future::pending::<()>().await;
+                }
+                Fault::Heartbeat { incarnation, rank, says }
+                    if (*incarnation, *rank) == (self.incarnation, self.rank) =>
+                {
+                    said = *says;
+                }
+                _ => {}
+            }
+        }
+        let last = self.handle.last_answered(self.rank);
+        let (last_step_id, any_step) = (last.unwrap_or(0), last.is_some());
+        Ok(Response::new(HeartbeatResponse { incarnation: said, last_step_id, any_step }))
     }
 }
 
