@@ -1,4 +1,4 @@
-"""Check that every `path::name` in docs/ARCHITECTURE.md exists: a map that lies is worse than none.
+"""Check that every `path::name` in the maps of the code exists: a map that lies is worse than none.
 
 A reference is a backticked `path/to/file.ext::name`, or a path with a slash in it. The path is looked up from the
 repository's root; the name must be defined in that file (a Rust or Python item, a proto message or rpc).
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAPS = ["docs/ARCHITECTURE.md", "CONTRIBUTING.md"]
+MAPS = ["docs/ARCHITECTURE.md", "docs/reference/tgi-differences.md", "CONTRIBUTING.md"]
 REFERENCE = re.compile(r"`([\w.\-]+(?:/[\w.\-]+)*/?)(?:::(\w+))?`")
 ITEM = r"fn|struct|enum|trait|type|mod|class|def|message|rpc|service|const|static"
 PREFIX = r"(?:pub(?:\([a-z]+\))?\s+)?(?:async\s+|const\s+|unsafe\s+)*"

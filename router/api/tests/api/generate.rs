@@ -159,6 +159,7 @@ async fn bad_values_are_refused_in_tgis_words() {
         (json!({ "top_n_tokens": 6 }), "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         (json!({ "truncate": 0 }), "`truncate` must be strictly positive and less than 2047. Given: 0"),
         (json!({ "truncate": 2048 }), "`truncate` must be strictly positive and less than 2047. Given: 2048"),
+        (json!({ "best_of": 0 }), "`best_of` must be > 0 and <= 2. Given: 0"),
         (json!({ "best_of": 3 }), "`best_of` must be > 0 and <= 2. Given: 3"),
         (json!({ "best_of": 2 }), "you must use sampling when `best_of` is > 1"),
         (json!({ "best_of": 2, "do_sample": true, "seed": 1 }), "`seed` must not be set when `best_of` > 1"),
