@@ -118,8 +118,6 @@ class DecoderSpec:
     """Role -> where its tensor lies. A linear layer has a bias if the role `<its role>.bias` is here."""
     ignored_names: tuple[str, ...] = (".rotary_emb.inv_freq",)
     """Ends of names of tensors that no layer reads: derived from the configuration, or in this description already."""
-    ignored_prefixes: tuple[str, ...] = ()
-    """Starts of names of tensors of parts that are not served, as a vision tower."""
     attention_scale: float | None = None
     """Multiplied with the scores; None: head_dim ** -0.5."""
     attention_softcap: float = 0.0
