@@ -12,7 +12,7 @@ mod packing;
 
 pub(crate) use activations::{ActivationTile, PLANES_BYTES};
 pub use block_type::BlockType;
-pub(crate) use block_type::{Format, Scales, TABLE};
+pub(crate) use block_type::{Format, Scales, TABLE, with_block_type};
 pub(crate) use packing::Group;
 pub use packing::{PackedWeight, Segment};
 

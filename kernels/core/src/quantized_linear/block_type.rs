@@ -159,6 +159,23 @@ const FORMATS: [Format; 12] = [
     },
 ];
 
+/// Evaluates an expression with the number of a [`BlockType`] as a constant of the given name.
+macro_rules! with_block_type {
+    ($block_type:expr, $number:ident => $body:expr) => {
+        $crate::quantized_linear::with_block_type!(@ $block_type, $number, $body,
+            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS)
+    };
+    (@ $block_type:expr, $number:ident, $body:expr, $($name:ident)*) => {
+        match $block_type {
+            $(BlockType::$name => {
+                const $number: usize = BlockType::$name as usize;
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use with_block_type;
+
 impl BlockType {
     /// Every type, in the order of the enumeration.
     pub const ALL: [Self; 12] = [

@@ -16,7 +16,6 @@ use super::{BLOCK, GROUP};
 use crate::KernelError;
 use crate::aligned::AlignedBytes;
 use crate::threads::{SharedOutput, max_threads, parallel_for, run_length};
-use half::f16;
 use std::ops::Range;
 
 const LINE: usize = 64;
@@ -207,7 +206,7 @@ impl PackedBlock<'_> {
     /// The scale and the minimum of one lane, for columns 0 to 15 (`half` 0) or 16 to 31.
     #[inline(always)]
     pub(crate) fn scale_and_minimum(&self, format: &Format, lane: usize, half: usize) -> (f32, f32) {
-        let float = |at: usize| f16::from_le_bytes([self.scales[at], self.scales[at + 1]]).to_f32();
+        let float = |at: usize| widen(u16::from_le_bytes([self.scales[at], self.scales[at + 1]]));
         let byte = |index: usize| self.scales[format.scale_bytes_at(self.index) + GROUP * index + lane];
         let unsigned = |index| f32::from(byte(index));
         let signed = |index| f32::from(byte(index) as i8);
@@ -236,10 +235,36 @@ impl PackedBlock<'_> {
     }
 }
 
-/// Each byte's entry in the table.
+/// A float16's value, from its bits. Without a branch or a call, so that loops over lanes become vector code.
+#[inline(always)]
+fn widen(half: u16) -> f32 {
+    /// From a float16's bias of exponents to a float32's.
+    const BIAS: u32 = (127 - 15) << 23;
+    /// The least normal float16, which subnormal ones are counted from.
+    const LEAST: u32 = (127 - 14) << 23;
+    let magnitude = u32::from(half & 0x7fff) << 13;
+    let normal = magnitude + BIAS;
+    let not_finite = magnitude + 2 * BIAS;
+    let subnormal = (f32::from_bits(magnitude + LEAST) - f32::from_bits(LEAST)).to_bits();
+    let bits = if magnitude >= 31 << 23 { not_finite } else { normal };
+    let bits = if magnitude < 1 << 23 { subnormal } else { bits };
+    f32::from_bits(bits | u32::from(half & 0x8000) << 16)
+}
+
+/// Each byte's entry in the table. Bit by bit of the index half of the entries are left; no loads, so that loops over
+/// lanes become vector code.
 #[inline(always)]
 fn look_up(quants: u32) -> u32 {
-    u32::from_le_bytes(quants.to_le_bytes().map(|quant| TABLE[usize::from(quant)]))
+    let mut entries = TABLE.map(|entry| u32::from(entry) * in_each_byte(1));
+    for bit in 0..4 {
+        let ones = quants >> bit & in_each_byte(1);
+        let mask = (ones << 8).wrapping_sub(ones);
+        for i in 0..TABLE.len() >> (bit + 1) {
+            let (even, odd) = (entries[2 * i], entries[2 * i + 1]);
+            entries[i] = even ^ (even ^ odd) & mask;
+        }
+    }
+    entries[0]
 }
 
 /// The `(bits, position)` of the planes that quants of so many bits are cut into; a plane's first line is `position`.
@@ -327,6 +352,28 @@ fn pack_quants(quants: &[u8], lane: usize, bits: usize, lines: &mut [u8]) {
             for (line, byte) in lines[at..at + 4].iter_mut().zip(part.to_le_bytes()) {
                 *line |= byte;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_float16_widens_to_its_value() {
+        for bits in 0..=u16::MAX {
+            let (got, expected) = (widen(bits), half::f16::from_bits(bits).to_f32());
+            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn every_index_finds_its_entry_in_every_byte() {
+        for index in 0..=u16::MAX {
+            let quants = [index, index >> 4, index >> 8, index >> 12].map(|index| (index & 15) as u8);
+            let expected = quants.map(|quant| TABLE[usize::from(quant)]);
+            assert_eq!(look_up(u32::from_le_bytes(quants)).to_le_bytes(), expected);
         }
     }
 }

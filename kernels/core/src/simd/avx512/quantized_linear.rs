@@ -1,7 +1,9 @@
 //! The quantized product with `vpdpbusd`: 16 weight rows a register, up to 8 activation rows a pass.
 
 use crate::InstructionSet;
-use crate::quantized_linear::{ActivationTile, BLOCK, BlockType, Format, Group, PLANES_BYTES, Scales, TABLE, TileSums};
+use crate::quantized_linear::{
+    ActivationTile, BLOCK, BlockType, Format, Group, PLANES_BYTES, Scales, TABLE, TileSums, with_block_type,
+};
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
@@ -15,20 +17,7 @@ pub(crate) fn multiply_tile(set: InstructionSet, group: &Group<'_>, tile: &Activ
     assert!(tile.scaled_sums.len() == num_entries && tile.sums.len() == num_entries);
     // SAFETY: `set` proves the features; the lengths that the kernels rely on are asserted above.
     unsafe {
-        match group.block_type {
-            BlockType::Q4_0 => multiply::<{ BlockType::Q4_0 as usize }>(group, tile, sums),
-            BlockType::Q4_1 => multiply::<{ BlockType::Q4_1 as usize }>(group, tile, sums),
-            BlockType::Q5_0 => multiply::<{ BlockType::Q5_0 as usize }>(group, tile, sums),
-            BlockType::Q5_1 => multiply::<{ BlockType::Q5_1 as usize }>(group, tile, sums),
-            BlockType::Q8_0 => multiply::<{ BlockType::Q8_0 as usize }>(group, tile, sums),
-            BlockType::Q2_K => multiply::<{ BlockType::Q2_K as usize }>(group, tile, sums),
-            BlockType::Q3_K => multiply::<{ BlockType::Q3_K as usize }>(group, tile, sums),
-            BlockType::Q4_K => multiply::<{ BlockType::Q4_K as usize }>(group, tile, sums),
-            BlockType::Q5_K => multiply::<{ BlockType::Q5_K as usize }>(group, tile, sums),
-            BlockType::Q6_K => multiply::<{ BlockType::Q6_K as usize }>(group, tile, sums),
-            BlockType::IQ4_NL => multiply::<{ BlockType::IQ4_NL as usize }>(group, tile, sums),
-            BlockType::IQ4_XS => multiply::<{ BlockType::IQ4_XS as usize }>(group, tile, sums),
-        }
+        with_block_type!(group.block_type, TYPE => multiply::<TYPE>(group, tile, sums));
     }
 }
 

@@ -1,51 +1,69 @@
 //! The quantized product in plain Rust. Integer sums equal those of the vector kernels; float sums differ by rounding.
+//!
+//! Loops run over the 16 lanes, with some work for each, and know their format at compile time: the compiler makes whole
+//! registers of them. (It unrolls loops over lanes that do little first, and then finds the registers only in part.)
 
-use crate::quantized_linear::{ActivationTile, BLOCK, Format, GROUP, Group, PLANES_BYTES, TileSums};
+use crate::quantized_linear::{
+    ActivationTile, BLOCK, BlockType, GROUP, Group, PLANES_BYTES, TileSums, with_block_type,
+};
 
 const HALF: usize = BLOCK / 2;
+/// Fours of columns in half a block.
+const HALF_FOURS: usize = HALF / 4;
 
-/// `[column][lane]`: what the activations multiply.
-type Quants = [[i16; GROUP]; BLOCK];
+/// `[four of columns][lane]`: what the activations multiply, lowest column in the low byte.
+type Quants = [[u32; GROUP]; BLOCK / 4];
 
 pub(crate) fn multiply_tile(group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums) {
-    let format = group.block_type.format();
+    with_block_type!(group.block_type, TYPE => match tile.num_rows {
+        1 => multiply::<1, TYPE>(group, tile, sums),
+        _ => multiply::<2, TYPE>(group, tile, sums),
+    });
+}
+
+/// All rows of the tile, `ROWS` at a time: their accumulators are what registers hold.
+#[inline(always)]
+fn multiply<const ROWS: usize, const TYPE: usize>(group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums) {
+    let format = const { BlockType::ALL[TYPE].format() };
     let mut totals: TileSums = Default::default();
-    let mut quants: Quants = [[0; GROUP]; BLOCK];
+    let mut quants: Quants = Default::default();
     for index in 0..group.num_columns / BLOCK {
         let block = group.block(&format, index);
-        unpack(group, &format, index, &mut quants);
-        let scales: [[(f32, f32); GROUP]; 2] =
-            std::array::from_fn(|half| std::array::from_fn(|lane| block.scale_and_minimum(&format, lane, half)));
-        for (row, total) in totals[..tile.num_rows].iter_mut().enumerate() {
-            let at = index * tile.num_rows + row;
-            let x = join(&tile.planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES]);
-            let halves = quants.chunks_exact(HALF).zip(x.chunks_exact(HALF));
-            for (half, (quants, x)) in halves.enumerate() {
-                let dots = dot(quants, x);
-                let sum = tile.sums[at][half];
-                let scaled_sum = tile.scales[at] * sum as f32;
-                for lane in 0..GROUP {
-                    let (scale, minimum) = scales[half][lane];
-                    total[lane] += (dots[lane] - format.offset * sum) as f32 * (scale * tile.scales[at]);
-                    total[lane] += minimum * scaled_sum;
+        let (mut scales, mut minimums) = ([[0.0; GROUP]; 2], [[0.0; GROUP]; 2]);
+        for lane in 0..GROUP {
+            for (four, quants) in quants.iter_mut().enumerate() {
+                quants[lane] = block.four(&format, lane, four);
+            }
+        }
+        for lane in 0..GROUP {
+            for half in 0..2 {
+                (scales[half][lane], minimums[half][lane]) = block.scale_and_minimum(&format, lane, half);
+            }
+        }
+        for (step, totals) in totals[..tile.num_rows].chunks_exact_mut(ROWS).enumerate() {
+            let at = index * tile.num_rows + step * ROWS;
+            let planes = &tile.planes[at * PLANES_BYTES..(at + ROWS) * PLANES_BYTES];
+            let x: [_; ROWS] = std::array::from_fn(|row| join(&planes[row * PLANES_BYTES..(row + 1) * PLANES_BYTES]));
+            for (half, quants) in quants.chunks_exact(HALF_FOURS).enumerate() {
+                let mut dots: [_; ROWS] =
+                    std::array::from_fn(|row| [-format.offset * tile.sums[at + row][half]; GROUP]);
+                for (four, quants) in quants.iter().enumerate() {
+                    add_products(&mut dots, quants, &x, half * HALF + 4 * four);
+                }
+                for (row, (total, dots)) in totals.iter_mut().zip(&dots).enumerate() {
+                    let x_scale = tile.scales[at + row];
+                    let scaled_sum = x_scale * tile.sums[at + row][half] as f32;
+                    for lane in 0..GROUP {
+                        total[lane] += dots[lane] as f32 * (scales[half][lane] * x_scale);
+                        if format.scales.have_minimum() {
+                            total[lane] += minimums[half][lane] * scaled_sum;
+                        }
+                    }
                 }
             }
         }
     }
     *sums = totals;
-}
-
-#[inline(always)]
-fn unpack(group: &Group<'_>, format: &Format, index: usize, quants: &mut Quants) {
-    let block = group.block(format, index);
-    for (four, columns) in quants.chunks_exact_mut(4).enumerate() {
-        for lane in 0..GROUP {
-            let bytes = block.four(format, lane, four).to_le_bytes();
-            for (column, byte) in columns.iter_mut().zip(bytes) {
-                column[lane] = i16::from(byte);
-            }
-        }
-    }
 }
 
 /// The two planes of a block as whole values.
@@ -55,13 +73,21 @@ fn join(planes: &[i8]) -> [i16; BLOCK] {
     std::array::from_fn(|i| i16::from(high[i]) * 256 + i16::from(low[i]))
 }
 
+/// Adds the products of the four columns from `column` on. Four at a time, the compiler keeps sight of both factors
+/// having 16 bits, for which there is a fast multiplication; it unrolls more of them into worse code.
 #[inline(always)]
-fn dot(quants: &[[i16; GROUP]], x: &[i16]) -> [i32; GROUP] {
-    let mut dots = [0i32; GROUP];
-    for (quants, x) in quants.iter().zip(x) {
-        for lane in 0..GROUP {
-            dots[lane] += i32::from(quants[lane]) * i32::from(*x);
+fn add_products<const ROWS: usize>(
+    dots: &mut [[i32; GROUP]; ROWS],
+    quants: &[u32; GROUP],
+    x: &[[i16; BLOCK]; ROWS],
+    column: usize,
+) {
+    for lane in 0..GROUP {
+        let quants: [_; 4] = std::array::from_fn(|i| (quants[lane] >> (8 * i) & 0xff) as i32);
+        for (dots, x) in dots.iter_mut().zip(x) {
+            for (quant, x) in quants.iter().zip(&x[column..column + 4]) {
+                dots[lane] += quant * i32::from(*x);
+            }
         }
     }
-    dots
 }
