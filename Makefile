@@ -7,6 +7,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8080
 ARGS ?=
 SECONDS_TO_SOAK ?= 600
+DEVICE ?= cpu
+ENGINE ?= docker
 
 UV_VERSION := 0.13.9
 UV := .cache/uv/bin/uv
@@ -98,6 +100,12 @@ mutants: ## show that the scheduler's tests catch known mistakes, each a patch (
 .PHONY: bench
 bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
 	$(PY) benchmarks/serving.py $(ARGS)
+
+.PHONY: image
+image: ## build the container image (DEVICE=cpu|cuda ENGINE=docker|podman|buildah)
+	$(ENGINE) build --build-arg DEVICE=$(DEVICE) --build-arg GIT_SHA=$$(git rev-parse HEAD) \
+	  $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(RUST_IMAGE),--build-arg RUST_IMAGE=$(RUST_IMAGE)) \
+	  --tag forebay:$(DEVICE) $(ARGS) .
 
 .PHONY: clean
 clean: ## remove everything that make made
