@@ -1,4 +1,5 @@
-# The server as an image: `make image` for CPU, `make image DEVICE=cuda` for NVIDIA GPUs.
+# The server as an image: `make image` with torch's CPU build, `make image DEVICE=cuda` with its CUDA build, which
+# serves on CPU all the same until `--device cuda` is built.
 #
 # It runs as any user with group 0, on a read-only root without capabilities; only /data, the model cache, and /tmp
 # are written. The bundled model is inside, so that it starts without a network.
