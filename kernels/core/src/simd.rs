@@ -18,7 +18,7 @@ pub(crate) fn multiply_tile(group: &Group<'_>, tile: &ActivationTile<'_>, sums: 
     if set.is_avx512() {
         return avx512::quantized_linear::multiply_tile(set, group, tile, sums);
     }
-    // Not `vectorize`: compiled for AVX2 it unpacks lanes one by one, and is slower for it than with the baseline.
+    // Not `vectorize`: compiled for AVX2 it was measured slower for one row than with the baseline.
     portable::quantized_linear::multiply_tile(group, tile, sums);
 }
 
