@@ -136,7 +136,7 @@ pub fn engine_config() -> EngineConfig {
         start_timeout: Duration::from_secs(10),
         restart_timeout: Duration::from_secs(300),
         step_timeout: Duration::from_secs(5),
-        heartbeat: Heartbeat::default(),
+        heartbeat: Heartbeat { interval: Duration::from_secs(5), max_missed: 5 },
         max_buffered_events: 4096,
     }
 }

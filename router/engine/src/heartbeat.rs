@@ -14,12 +14,6 @@ use tonic::transport::Channel;
 use crate::error::GroupError;
 use crate::shards::words;
 
-/// Rare enough to cost nothing, and longer than a busy machine keeps a thread of Python waiting.
-const INTERVAL: Duration = Duration::from_secs(5);
-
-/// Half a minute in all, from the last answer to the loss.
-const MAX_MISSED: u32 = 5;
-
 /// How shards are asked whether they live, while their group serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heartbeat {
@@ -27,12 +21,6 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// At so many missed answers in a row the group counts as lost.
     pub max_missed: u32,
-}
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self { interval: INTERVAL, max_missed: MAX_MISSED }
-    }
 }
 
 impl Heartbeat {

@@ -69,12 +69,13 @@ async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
         }
         if sound_until.elapsed() >= driver.config.restart_timeout {
             let seconds = driver.config.restart_timeout.as_secs();
-            tracing::error!(incarnation, %error, "the worker group could not be restarted within {seconds} s; given up");
+            tracing::error!(incarnation, %error, "the worker group did not come back within {seconds} s; given up");
             driver.group_lost(&error.to_string());
             driver.set_state(EngineState::Failed(format!("given up after `{seconds}` s of restarts: {error}")));
             break;
         }
-        tracing::warn!(incarnation, %error, pause_ms = pause.as_millis() as u64, "the worker group was lost; it restarts");
+        let pause_ms = pause.as_millis() as u64;
+        tracing::warn!(incarnation, %error, pause_ms, "the worker group was lost; it restarts");
         driver.group_lost(&error.to_string());
         if !rest(&mut group, &mut driver, pause).await {
             break;

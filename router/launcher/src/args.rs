@@ -124,6 +124,13 @@ pub(crate) struct WorkerArgs {
     /// Seconds that one step may take before the workers count as hung.
     #[arg(long, env = "FOREBAY_STEP_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
     pub(crate) step_timeout: u64,
+    /// Seconds from one heartbeat of each worker to the next, and that its answer may take. A busy machine can keep an
+    /// answer waiting for a second or two.
+    #[arg(long, env = "FOREBAY_HEARTBEAT_INTERVAL", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) heartbeat_interval: u64,
+    /// Heartbeats that a worker may leave unanswered in a row before its group counts as hung, idle or in a step.
+    #[arg(long, env = "FOREBAY_MAX_MISSED_HEARTBEATS", value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_missed_heartbeats: u32,
 }
 
 /// What clients may ask for.

@@ -270,7 +270,10 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
         start_timeout: Duration::from_secs(args.workers.start_timeout),
         restart_timeout: Duration::from_secs(args.workers.restart_timeout),
         step_timeout: Duration::from_secs(args.workers.step_timeout),
-        heartbeat: Heartbeat::default(),
+        heartbeat: Heartbeat {
+            interval: Duration::from_secs(args.workers.heartbeat_interval),
+            max_missed: args.workers.max_missed_heartbeats,
+        },
         max_buffered_events: MAX_BUFFERED_EVENTS,
     }
 }
