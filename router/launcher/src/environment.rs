@@ -1,12 +1,10 @@
 //! The build and the machine: `forebay env` prints them with what the workers would run on, `--env` logs them.
 
 use std::path::Path;
-use std::process::Stdio;
 
-use crate::model_source::run_child;
-use crate::process::{Spawner, child_command, describe_exit};
+use crate::process::Spawner;
 use crate::python;
-use crate::relay::LastLines;
+use crate::python_task::PythonTask;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SHA: Option<&str> = option_env!("FOREBAY_BUILD_SHA");
@@ -43,15 +41,7 @@ pub(crate) async fn describe(spawner: &Spawner, named_python: Option<&Path>) -> 
 async fn describe_workers(spawner: &Spawner, named_python: Option<&Path>) -> Result<String, String> {
     let search_path = std::env::var_os("PATH");
     let python = python::find(named_python, search_path.as_deref()).map_err(|error| error.to_string())?;
-    let mut command = child_command(&python);
-    command.args(["-m", "forebay_worker", "env"]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let last_lines = LastLines::default();
-    let output = run_child(spawner, command, "env", &last_lines).await;
-    let output = output.map_err(|error| format!("`{}` could not be run: {error}", python.display()))?;
-    if !output.status.success() {
-        let outcome = describe_exit(Ok(output.status));
-        let reason = last_lines.last().unwrap_or_default();
-        return Err(format!("`{} -m forebay_worker env` {outcome}: {reason}", python.display()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let task = PythonTask { name: "env", arguments: Vec::new(), hub_cache: None };
+    let answer = task.run(spawner, &python).await.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -13,6 +13,7 @@ mod logging;
 mod model_source;
 mod process;
 mod python;
+mod python_task;
 mod relay;
 mod run_folder;
 mod secret;

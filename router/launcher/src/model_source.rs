@@ -2,16 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 
 use forebay_text::TextFiles;
 use serde::Deserialize;
 
 use crate::args::DownloadArgs;
-use crate::process::{Spawner, child_command, describe_exit};
-use crate::relay::{LastLines, relay};
+use crate::process::Spawner;
+use crate::python_task::{PythonTask, TaskError};
 
 /// The child's exit code for what the user can mend.
 const REFUSED: i32 = 2;
@@ -68,28 +66,11 @@ pub(crate) enum ModelError {
         reason: String,
     },
     /// It could not be found out.
-    #[error("`{python} -m forebay_worker {what}` {outcome}: {reason}")]
-    Failed {
-        /// Which Python.
-        python: String,
-        /// Which of its commands.
-        what: &'static str,
-        /// "exited with code 1".
-        outcome: String,
-        /// Its last words.
-        reason: String,
-    },
+    #[error(transparent)]
+    Failed(TaskError),
     /// Its answer is not what it should be.
     #[error("`forebay_worker model-info` gave no description of a model: {0}")]
     Answer(#[from] serde_json::Error),
-    /// The child could not be run.
-    #[error("`{python}` could not be run: {error}")]
-    Spawn {
-        /// Which Python.
-        python: String,
-        /// Why.
-        error: io::Error,
-    },
 }
 
 impl fmt::Display for ModelSource {
@@ -151,50 +132,17 @@ impl ModelSource {
         &self,
         spawner: &Spawner,
         python: &Path,
-        what: &'static str,
+        name: &'static str,
         arguments: Vec<OsString>,
     ) -> Result<Vec<u8>, ModelError> {
-        let mut command = child_command(python);
-        command.args(["-m", "forebay_worker", what]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        if let Some(folder) = &self.hub_cache {
-            command.env("HF_HUB_CACHE", folder);
-        }
-        let name = python.display().to_string();
-        let last_lines = LastLines::default();
-        let output = run_child(spawner, command, what, &last_lines).await;
-        let output = output.map_err(|error| ModelError::Spawn { python: name.clone(), error })?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        Err(self.failure(name, what, &output, &last_lines))
+        let task = PythonTask { name, arguments, hub_cache: self.hub_cache.as_deref() };
+        task.run(spawner, python).await.map_err(|error| match error {
+            TaskError::Failed { code: Some(REFUSED), reason, .. } => {
+                ModelError::Refused { asked_for: self.to_string(), reason }
+            }
+            error => ModelError::Failed(error),
+        })
     }
-
-    fn failure(&self, python: String, what: &'static str, output: &Output, last_lines: &LastLines) -> ModelError {
-        let reason = last_lines.last().unwrap_or_else(|| "the lines above say why".to_owned());
-        if output.status.code() == Some(REFUSED) {
-            return ModelError::Refused { asked_for: self.to_string(), reason };
-        }
-        ModelError::Failed { python, what, outcome: describe_exit(Ok(output.status)), reason }
-    }
-}
-
-/// A terminal shows the child's progress bars as they are; elsewhere its lines go into the log.
-pub(crate) async fn run_child(
-    spawner: &Spawner,
-    mut command: tokio::process::Command,
-    what: &str,
-    last_lines: &LastLines,
-) -> io::Result<Output> {
-    let shows_bars = io::stderr().is_terminal();
-    command.stderr(if shows_bars { Stdio::inherit() } else { Stdio::piped() });
-    let mut child = spawner.spawn(command).await?;
-    let lines = child.stderr.take().map(|pipe| tokio::spawn(relay(pipe, what.to_owned(), last_lines.clone())));
-    let output = child.wait_with_output().await?;
-    if let Some(lines) = lines {
-        // The relay cannot fail, and it ends with the pipe.
-        let _ = lines.await;
-    }
-    Ok(output)
 }
 
 impl ModelInfo {
