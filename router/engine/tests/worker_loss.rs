@@ -4,33 +4,14 @@ mod support;
 
 use std::time::Duration;
 
-use forebay_engine::fake_worker::{FakeEvent, FakeGroup, FakeScript, FakeSizes, Fault, StepFault, engine_config};
+use forebay_engine::fake_worker::{FakeGroup, FakeScript, FakeSizes, Fault, StepFault, engine_config};
 use forebay_engine::{
-    Engine, EngineConfig, EngineError, EngineRequest, EngineState, GenerationEvent, GroupError, GroupExit, Heartbeat,
-    WorkerGroup,
+    Engine, EngineConfig, EngineError, EngineRequest, EngineState, GenerationEvent, GroupError, GroupExit, WorkerGroup,
 };
 use futures::future::join_all;
-use support::{complete, idle, prompt, read, ready, request, started};
+use support::{STEP, complete, idle, loss, prompt, read, ready, request, script, starts, step};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-
-const STEP: Duration = Duration::from_millis(10);
-
-fn script(faults: impl Into<Vec<Fault>>) -> FakeScript {
-    FakeScript { step_delay: STEP, faults: faults.into(), ..FakeScript::default() }
-}
-
-fn step(step_id: u64, kind: StepFault) -> Fault {
-    Fault::Step { incarnation: 1, rank: 0, step_id, kind }
-}
-
-fn starts(events: &[FakeEvent]) -> Vec<u64> {
-    let started = |event: &FakeEvent| match event {
-        FakeEvent::Started { incarnation } => Some(*incarnation),
-        _ => None,
-    };
-    events.iter().filter_map(started).collect()
-}
 
 #[expect(clippy::expect_used, reason = "a helper of tests")]
 /// Sixteen requests, read to a good end.
@@ -39,15 +20,6 @@ async fn sixteen(engine: &Engine) -> Vec<Vec<u32>> {
     let ends = join_all(running.into_iter().map(|generation| read(generation.expect("taken")))).await;
     assert!(ends.iter().all(|(_, end)| end.is_ok()), "{ends:?}");
     ends.into_iter().map(|(tokens, _)| tokens).collect()
-}
-
-#[expect(clippy::panic, reason = "a helper of tests")]
-/// Why the group was lost, as soon as it is.
-async fn loss(engine: &Engine) -> String {
-    match engine.state_changed(&EngineState::Ready).await {
-        EngineState::Restarting(reason) => reason,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Runs sixteen requests into `faults`, checks that each yields what it would have yielded without, and answers why
@@ -163,96 +135,12 @@ async fn a_row_that_was_never_planned_loses_the_group() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_shard_is_killed_at_the_steps_deadline() {
-    let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
-    let fault = Fault::Step { incarnation: 1, rank: 1, step_id: 5, kind: StepFault::Hang };
-    let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, engine_config()).await;
-    let began = Instant::now();
-    let generation = engine.submit(request([5], 200)).await.expect("taken");
-    assert_eq!(loss(&engine).await, "step `5` was not answered within `5000` ms by shard 1");
-    let limit = 5 * STEP + engine_config().step_timeout + Duration::from_millis(500);
-    assert!(began.elapsed() <= limit, "{:?}", began.elapsed());
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(worker.events().contains(&FakeEvent::Killed));
-    let (tokens, end) = read(generation).await;
-    assert_eq!((tokens.len(), end), (200, Ok(())));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_long_line_of_steps_is_no_hang() {
-    let config = EngineConfig { step_timeout: Duration::from_millis(25), ..engine_config() };
-    let (engine, _) = ready(script([]), config).await;
-    assert_eq!(complete(&engine, request([5], 200)).await.len(), 200);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_shard_that_dies_while_nobody_asks_is_seen_too() {
     let (engine, worker) = ready(script([]), engine_config()).await;
     worker.kill_shard(0, "killed by signal 9");
     let state = engine.state_changed(&EngineState::Ready).await;
     assert_eq!(state, EngineState::Restarting("shard 0 killed by signal 9".to_owned()));
     assert_eq!(engine.state_changed(&state).await, EngineState::Ready);
-}
-
-/// Asks every second; three missed answers are the end.
-fn attentive() -> EngineConfig {
-    let heartbeat = Heartbeat { interval: Duration::from_secs(1), max_missed: 3 };
-    EngineConfig { heartbeat, step_timeout: Duration::from_secs(600), ..engine_config() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shard_that_hangs_while_nobody_asks_is_seen_by_its_silence() {
-    let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
-    let fault = Fault::Silence { incarnation: 1, rank: 1, unanswered: 2..u32::MAX };
-    let (engine, worker) = ready(FakeScript { sizes, ..script([fault]) }, attentive()).await;
-    let began = Instant::now();
-    let reason = loss(&engine).await;
-    let (silence, why) = reason.split_once(" ms: ").expect("how long, and why");
-    assert!(silence.starts_with("shard 1 has been silent for `40"), "{reason}");
-    assert_eq!(why, "it missed `3` heartbeats in a row, which is the limit: no answer within `1000` ms");
-    assert!((6_000..6_300).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
-    assert_eq!(engine.state_changed(&engine.state()).await, EngineState::Ready);
-    assert!(worker.events().contains(&FakeEvent::Killed));
-    assert_eq!(complete(&engine, request([5], 20)).await.len(), 20);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slow_step_of_shards_that_answer_heartbeats_is_left_alone() {
-    let slow = FakeScript { step_delay: Duration::from_secs(100), ..FakeScript::default() };
-    let (engine, worker) = ready(slow, attentive()).await;
-    assert_eq!(complete(&engine, request([5], 3)).await.len(), 3);
-    assert_eq!(starts(&worker.events()), [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_silent_shard_is_not_waited_for_until_the_steps_deadline() {
-    let silence = Fault::Silence { incarnation: 1, rank: 0, unanswered: 1..u32::MAX };
-    let (engine, worker) = ready(script([step(5, StepFault::Hang), silence]), attentive()).await;
-    let generation = engine.submit(request([5], 200)).await.expect("taken");
-    let began = Instant::now();
-    let reason = loss(&engine).await;
-    assert!(reason.starts_with("shard 0 has been silent for"), "{reason}");
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    let (tokens, end) = read(generation).await;
-    assert_eq!((tokens.len(), end), (200, Ok(())));
-    assert_eq!(worker.violations(), Vec::<String>::new());
-    assert_eq!(starts(&worker.events()), [1, 2]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn heartbeats_missed_now_and_then_lose_nobody() {
-    let missed = |unanswered| Fault::Silence { incarnation: 1, rank: 0, unanswered };
-    let (engine, worker) = ready(script([missed(0..2), missed(3..5), missed(6..8)]), attentive()).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(engine.state(), EngineState::Ready);
-    assert_eq!(starts(&worker.events()), [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_heartbeat_of_another_life_loses_the_group() {
-    let (engine, _) = ready(script([Fault::Heartbeat { incarnation: 1, rank: 0, says: 7 }]), attentive()).await;
-    assert_eq!(loss(&engine).await, "shard 0 answers heartbeats as incarnation `7`, expected `1`");
-    assert_eq!(engine.state_changed(&engine.state()).await, EngineState::Ready);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,84 +190,6 @@ async fn restarts_that_fail_are_tried_again_ever_more_slowly() {
     let waited = began.elapsed().as_secs_f64();
     assert!((waited - (0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 6.4 + 12.8)).abs() < 0.5, "{waited}");
     assert_eq!(starts(&worker.events()), (1..=9).collect::<Vec<_>>());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_group_that_never_was_ready_has_failed() {
-    for (fault, reason) in [
-        (Fault::Start { incarnation: 1 }, "shard 0 exited with code 1"),
-        (Fault::ExitWhileLoading { incarnation: 1 }, "shard 0 exited with code 1"),
-        (
-            Fault::Refuse { incarnation: 1, message: "num_shard `2` does not divide `9` heads".to_owned() },
-            "shard 0 did not come up: num_shard `2` does not divide `9` heads; shard 0 exited with code 2",
-        ),
-        (Fault::NeverReady { incarnation: 1 }, "the workers were not ready within `10` s"),
-    ] {
-        let (engine, worker) = started(script([fault]), engine_config());
-        let state = engine.state_changed(&EngineState::Starting).await;
-        assert_eq!(state, EngineState::Failed(reason.to_owned()));
-        let refused = engine.submit(request([5], 1)).await.expect_err("failed");
-        assert_eq!(refused.to_string(), format!("the model is not ready: its workers did not start ({reason})"));
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(worker.events(), [FakeEvent::Started { incarnation: 1 }, FakeEvent::Killed]);
-        engine.drain(Duration::from_secs(1)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_does_not_wait_for_a_start() {
-    let (engine, worker) = started(script([Fault::NeverReady { incarnation: 1 }]), engine_config());
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    engine.drain(Duration::from_secs(60)).await;
-    assert_eq!(worker.events().last(), Some(&FakeEvent::Killed));
-}
-
-#[tokio::test(start_paused = true)]
-async fn shards_that_disagree_are_refused_by_name() {
-    let cases = [
-        ("protocol", 9, "shard 1 says protocol `9`, expected `1`"),
-        ("incarnation", 9, "shard 1 says incarnation `9`, expected `1`"),
-        ("rank", 0, "shard 1 says rank `0`, expected `1`"),
-        ("world_size", 3, "shard 1 says world_size `3`, expected `2`"),
-        ("num_blocks", 9, "shard 1 says num_blocks `9`, shard 0 says `1024`"),
-        ("block_size", 9, "shard 1 says block_size `9`, shard 0 says `16`"),
-        ("max_sequences", 9, "shard 1 says max_sequences `9`, shard 0 says `64`"),
-        ("max_plan_tokens", 9, "shard 1 says max_plan_tokens `9`, shard 0 says `512`"),
-        ("max_run_ahead", 9, "shard 1 says max_run_ahead `9`, shard 0 says `3`"),
-        ("vocab_size", 9, "shard 1 says vocab_size `9`, shard 0 says `1024`"),
-        ("max_position_embeddings", 9, "shard 1 says max_position_embeddings `9`, shard 0 says `2048`"),
-        ("dtype", 9, "shard 1 says dtype `float9`, shard 0 says `float32`"),
-        (
-            "grammar",
-            0,
-            "shard 1 says features `grammar, logprobs, prompt_logprobs`, shard 0 says `logprobs, prompt_logprobs`",
-        ),
-    ];
-    for (field, value, reason) in cases {
-        let sizes = FakeSizes { world_size: 2, ..FakeSizes::default() };
-        let fault = Fault::Handshake { incarnation: 1, rank: 1, field, value };
-        let (engine, _) = started(FakeScript { sizes, ..script([fault]) }, engine_config());
-        let state = engine.state_changed(&EngineState::Starting).await;
-        assert_eq!(state, EngineState::Failed(format!("the workers' handshake is refused: {reason}")));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_tokenizer_of_another_model_is_refused() {
-    let (engine, _) = started(script([]), EngineConfig { tokenizer_vocab_size: 1025, ..engine_config() });
-    let state = engine.state_changed(&EngineState::Starting).await;
-    let reason =
-        "the tokenizer has ids up to `1024`, the model's vocab_size is `1024`: they belong to different models";
-    assert_eq!(state, EngineState::Failed(format!("the workers' handshake is refused: {reason}")));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_operators_limit_of_nothing_is_refused_by_name() {
-    let config = EngineConfig { max_sequences: Some(0), ..engine_config() };
-    let (engine, _) = started(script([]), config);
-    let state = engine.state_changed(&EngineState::Starting).await;
-    let reason = "the workers' handshake is refused: the operator's max_sequences is `0`, at least `1` is needed";
-    assert_eq!(state, EngineState::Failed(reason.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,39 @@
 
 use std::time::Duration;
 
-use forebay_engine::fake_worker::{FakeGroup, FakeHandle, FakeScript, FakeSizes, engine_config};
+use forebay_engine::fake_worker::{
+    FakeEvent, FakeGroup, FakeHandle, FakeScript, FakeSizes, Fault, StepFault, engine_config,
+};
 use forebay_engine::{Engine, EngineConfig, EngineError, EngineRequest, EngineState, Generation, GenerationEvent};
 use forebay_wire::SamplingParams;
+
+/// How long a step of a `script` takes.
+pub(crate) const STEP: Duration = Duration::from_millis(10);
+
+pub(crate) fn script(faults: impl Into<Vec<Fault>>) -> FakeScript {
+    FakeScript { step_delay: STEP, faults: faults.into(), ..FakeScript::default() }
+}
+
+pub(crate) fn step(step_id: u64, kind: StepFault) -> Fault {
+    Fault::Step { incarnation: 1, rank: 0, step_id, kind }
+}
+
+/// The incarnations that were started, in order.
+pub(crate) fn starts(events: &[FakeEvent]) -> Vec<u64> {
+    let started = |event: &FakeEvent| match event {
+        FakeEvent::Started { incarnation } => Some(*incarnation),
+        _ => None,
+    };
+    events.iter().filter_map(started).collect()
+}
+
+/// Why the group was lost, as soon as it is.
+pub(crate) async fn loss(engine: &Engine) -> String {
+    match engine.state_changed(&EngineState::Ready).await {
+        EngineState::Restarting(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
 
 /// A ready engine and the view of its worker.
 pub(crate) async fn ready(script: FakeScript, config: EngineConfig) -> (Engine, FakeHandle) {
