@@ -157,7 +157,7 @@ def quantized(values: Values, kind: Type) -> Raw:
 
 
 def ggml_quantize_chunk() -> ctypes._NamedFuncPointer:
-    """The library's function: (type, float32 values, out, first element, rows, columns, importance) -> bytes written."""
+    """The library's own: (type, float32 values, out, first element, rows, columns, importance) -> bytes written."""
     function = ctypes.CDLL(xllamacpp.xllamacpp.__file__).ggml_quantize_chunk
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
