@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::ApiError;
-use crate::generate::{TextGeneration, TextStep};
 use crate::telemetry::{RequestRecord, Timings};
+use crate::text_generation::{TextGeneration, TextStep};
 
 /// Generations that one request may ask for: prompts times choices.
 pub const MAX_CHOICES: u32 = 128;

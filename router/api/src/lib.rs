@@ -16,6 +16,7 @@ mod sse;
 mod state;
 mod stops;
 mod telemetry;
+mod text_generation;
 mod tgi;
 mod validation;
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::choices::Choices;
 use crate::error::ApiError;
-use crate::generate::{TextGeneration, TextStep};
+use crate::text_generation::{TextGeneration, TextStep};
 
 /// A comment this often keeps proxies from closing a stream whose request waits in line.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -14,10 +14,11 @@ use super::response::{Envelope, Head, Usage, finish_reason};
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Fields};
-use crate::generate::{Job, Prompt, TextGeneration, TextStep, generate};
+use crate::generate::{Job, Prompt, generate};
 use crate::sse::{self, EventWriter, write_data, write_done};
 use crate::state::AppState;
 use crate::telemetry::RequestRecord;
+use crate::text_generation::{TextGeneration, TextStep};
 
 const MAX_LOGPROBS: u32 = 5;
 

@@ -4,7 +4,7 @@ use forebay_text::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::generate::TextStep;
+use crate::text_generation::TextStep;
 
 /// What OpenAI writes for a probability of zero: JSON has no infinity.
 const ZERO_PROBABILITY: f32 = -9999.0;

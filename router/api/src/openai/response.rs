@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::choices::Choices;
-use crate::generate::{Finish, TextGeneration};
 use crate::state::{AppState, random_u64};
+use crate::text_generation::{Finish, TextGeneration};
 
 /// The keys before `choices`, equal in every chunk of a stream.
 #[derive(Debug, Clone, Serialize)]

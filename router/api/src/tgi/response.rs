@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::request::Options;
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect};
-use crate::generate::{Finish, TextGeneration, TextStep};
 use crate::sse::{EventWriter, write_data};
 use crate::telemetry::Timings;
+use crate::text_generation::{Finish, TextGeneration, TextStep};
 
 /// A whole answer.
 #[derive(Debug, Serialize)]

@@ -1,0 +1,237 @@
+//! One generation as text: ids become pieces of text that never end in half a character, stop strings are found, and the
+//! last token is known as such when it comes. It knows no dialect's JSON.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use forebay_engine::{EngineRequest, FinishReason, Generation, GenerationEvent, PromptLogprob, TokenLogprobs};
+use forebay_text::{Detokenizer, ModelText, StopStrings, Tokenizer};
+
+use crate::error::ApiError;
+use crate::generate::{Job, StopText};
+use crate::stops::{KeptStops, Stops};
+use crate::telemetry::RequestRecord;
+
+/// A prompt in both forms.
+#[derive(Debug)]
+pub(crate) struct EncodedPrompt {
+    /// As it was given or rendered; empty for a prompt of ids.
+    pub(crate) text: String,
+    /// After truncation.
+    pub(crate) ids: Vec<u32>,
+}
+
+/// Everything that was true at the token that ended a generation. Dialects differ in which they report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Finish {
+    /// It was the last that the bound allows.
+    pub(crate) length: bool,
+    /// It is one of the model's end tokens.
+    pub(crate) end_token: bool,
+    /// It completed a stop string.
+    pub(crate) stop_string: bool,
+}
+
+/// One token and the text that it made visible.
+#[derive(Debug)]
+pub(crate) struct TextStep {
+    pub(crate) token_id: u32,
+    /// A control token; it has no visible text.
+    pub(crate) special: bool,
+    /// Concatenated over a generation this is its text.
+    pub(crate) text: String,
+    pub(crate) logprobs: Option<TokenLogprobs>,
+    /// On the last token.
+    pub(crate) finish: Option<Finish>,
+}
+
+/// What turns ids into text, and knows which token is the last.
+#[derive(Debug)]
+pub(crate) struct TextState {
+    tokenizer: Arc<Tokenizer>,
+    detokenizer: Detokenizer,
+    stops: Stops,
+    stop_text: StopText,
+    stop_token_ids: Vec<u32>,
+    max_new_tokens: u32,
+    min_new_tokens: u32,
+    /// That the noise comes from; `None` for a greedy choice.
+    seed: Option<u64>,
+}
+
+impl TextState {
+    pub(crate) fn new(job: &Job, prompt_ids: &[u32], text: &ModelText, request: &EngineRequest) -> Self {
+        let stops = match job.stop_text {
+            StopText::Keep => Stops::Keep(KeptStops::new(job.stops.clone())),
+            StopText::Trim => Stops::Trim(StopStrings::new(job.stops.clone())),
+        };
+        Self {
+            tokenizer: Arc::clone(&text.tokenizer),
+            detokenizer: Detokenizer::new(Arc::clone(&text.tokenizer), prompt_ids, job.skip_special_tokens),
+            stops,
+            stop_text: job.stop_text,
+            stop_token_ids: request.stop_token_ids.clone(),
+            max_new_tokens: request.max_new_tokens,
+            min_new_tokens: request.min_new_tokens,
+            seed: (!job.sampling.is_greedy()).then_some(request.sampling.seed),
+        }
+    }
+
+    /// The step of token `index` (from 1). The end is derived from the same rules as the scheduler's, not awaited from
+    /// it: the last token must be known as such when it is written, and waiting for the next event would hold every
+    /// token back by a step.
+    fn step(&mut self, token_id: u32, index: u32, logprobs: Option<TokenLogprobs>) -> TextStep {
+        let length = index >= self.max_new_tokens;
+        let end_token = index > self.min_new_tokens && self.stop_token_ids.contains(&token_id);
+        let ends = length || end_token;
+        let hidden = end_token && self.stop_text == StopText::Trim;
+        let mut piece = if hidden { String::new() } else { self.detokenizer.push(token_id) };
+        if ends {
+            piece.push_str(&self.detokenizer.finish());
+        }
+        let (mut text, mut stop_string) = self.stops.push(&piece);
+        if ends && !stop_string {
+            let (held_back, stopped) = self.stops.finish();
+            text.push_str(&held_back);
+            stop_string = stopped;
+        }
+        TextStep {
+            token_id,
+            special: self.tokenizer.is_special(token_id),
+            text,
+            logprobs,
+            finish: (ends || stop_string).then_some(Finish { length, end_token, stop_string }),
+        }
+    }
+}
+
+/// One generation as text. Dropping it cancels it.
+#[derive(Debug)]
+pub(crate) struct TextGeneration {
+    generation: Option<Generation>,
+    index: usize,
+    /// Which choice of its prompt.
+    choice: u32,
+    prompt: Arc<EncodedPrompt>,
+    text: TextState,
+    prompt_logprobs: Vec<PromptLogprob>,
+    num_cached_tokens: u32,
+    num_generated_tokens: u32,
+}
+
+impl TextGeneration {
+    /// `index` among all of its request, `choice` among those of `prompt`.
+    pub(crate) fn new(
+        generation: Generation,
+        text: TextState,
+        prompt: Arc<EncodedPrompt>,
+        index: usize,
+        choice: u32,
+    ) -> Self {
+        Self {
+            generation: Some(generation),
+            index,
+            choice,
+            prompt,
+            text,
+            prompt_logprobs: Vec::new(),
+            num_cached_tokens: 0,
+            num_generated_tokens: 0,
+        }
+    }
+
+    /// The next token; `None` after the last one or an error.
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        record: &mut RequestRecord,
+    ) -> Poll<Option<Result<TextStep, ApiError>>> {
+        let Some(generation) = self.generation.as_mut() else { return Poll::Ready(None) };
+        let result = loop {
+            let event = match ready!(generation.poll_next(context)) {
+                None => break Err(ApiError::IncompleteGeneration),
+                Some(Err(error)) => break Err(error.into()),
+                Some(Ok(event)) => event,
+            };
+            match event {
+                GenerationEvent::Started { num_cached_tokens, queued_for } => {
+                    self.num_cached_tokens = num_cached_tokens;
+                    record.started(queued_for);
+                }
+                GenerationEvent::PromptLogprobs(chunk) => self.prompt_logprobs.extend(chunk),
+                GenerationEvent::Token { token_id, logprobs } => {
+                    record.token();
+                    self.num_generated_tokens += 1;
+                    break Ok(self.text.step(token_id, self.num_generated_tokens, logprobs));
+                }
+                GenerationEvent::Finished(reason) => break Err(unexpected_end(reason)),
+            }
+        };
+        if result.as_ref().map_or(true, |step| step.finish.is_some()) {
+            self.generation = None;
+        }
+        Poll::Ready(Some(result))
+    }
+
+    /// It yields nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.generation.is_none()
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        self.generation = None;
+    }
+
+    /// Among all generations of its request.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether it is the first choice of its prompt.
+    pub(crate) fn is_first_choice(&self) -> bool {
+        self.choice == 0
+    }
+
+    /// Prompt tokens that were found computed.
+    pub(crate) fn num_cached_tokens(&self) -> u32 {
+        self.num_cached_tokens
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.text.tokenizer
+    }
+
+    pub(crate) fn prompt(&self) -> &EncodedPrompt {
+        &self.prompt
+    }
+
+    /// In position order; whole once the first token is there.
+    pub(crate) fn prompt_logprobs(&self) -> &[PromptLogprob] {
+        &self.prompt_logprobs
+    }
+
+    pub(crate) fn num_prompt_tokens(&self) -> usize {
+        self.prompt.ids.len()
+    }
+
+    pub(crate) fn num_generated_tokens(&self) -> u32 {
+        self.num_generated_tokens
+    }
+
+    /// The seed that the noise came from; `None` for a greedy choice.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.text.seed
+    }
+}
+
+/// The engine ended it before the token that our rules call the last.
+fn unexpected_end(reason: FinishReason) -> ApiError {
+    match reason {
+        FinishReason::StopToken(_) | FinishReason::Length => ApiError::IncompleteGeneration,
+        FinishReason::Deadline => ApiError::Deadline("the request's deadline passed".to_owned()),
+        FinishReason::Failed { kind, message } => ApiError::of_sequence(kind, message),
+        FinishReason::NoLongerFits(_) | FinishReason::Quarantined { .. } => {
+            ApiError::Generation("the worker group was lost".to_owned())
+        }
+    }
+}
