@@ -79,13 +79,8 @@ const CHAT: &[Field] = &[
 ];
 
 /// Completions alone.
-const COMPLETIONS: &[Field] = &[
-    ("best_of", Accept::Number(1.0)),
-    ("echo", Accept::Bool(false)),
-    ("grammar", Accept::Null),
-    ("response_format", Accept::TextFormat),
-    ("suffix", Accept::Words(&[""])),
-];
+const COMPLETIONS: &[Field] =
+    &[("grammar", Accept::Null), ("response_format", Accept::TextFormat), ("suffix", Accept::Words(&[""]))];
 
 /// Chat completions.
 pub(crate) const CHAT_FIELDS: &[&[Field]] = &[OPENAI, CHAT];

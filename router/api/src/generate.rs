@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_engine::EngineRequest;
-use forebay_text::{ChatInputs, ModelText};
+use forebay_text::{ChatInputs, Detokenizer, ModelText, Tokenizer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::choices::Choices;
@@ -37,12 +37,15 @@ pub(crate) enum StopText {
 pub(crate) struct Job {
     pub(crate) dialect: Dialect,
     pub(crate) prompts: Vec<Prompt>,
+    /// Each prompt is shown before its answers.
+    pub(crate) echo: bool,
     /// Of each prompt.
     pub(crate) num_choices: u32,
     /// Whether the tokenizer adds the model's special tokens, if the request says so.
     pub(crate) add_special_tokens: Option<bool>,
     /// Keep the last so many prompt tokens.
     pub(crate) truncate: Option<u32>,
+    /// 0: the prompt alone is computed.
     pub(crate) max_new_tokens: Option<u32>,
     pub(crate) min_new_tokens: u32,
     /// The model's end tokens do not end it; `stop_token_ids` do.
@@ -87,6 +90,11 @@ async fn start(
     for (prompt, request) in requests {
         for choice in 0..job.num_choices {
             let mut request = request.clone();
+            if choice > 0 {
+                // The first choice's are all of theirs; the others may find the prompt computed.
+                request.prompt_logprobs = false;
+                request.sampling.num_prompt_logprobs = -1;
+            }
             request.sampling.seed = sampling::choice_seed(request.sampling.seed, choice);
             let text = TextState::new(&job, &prompt.ids, &model.text, &request);
             let generation = model.engine.submit(request).await?;
@@ -125,13 +133,46 @@ fn encode_prompt(
     max_bytes: usize,
 ) -> Result<EncodedPrompt, ApiError> {
     let (text, add_special) = match prompt {
-        Prompt::Ids(ids) => return Ok(EncodedPrompt { text: String::new(), ids: keep_last(ids, job.truncate) }),
+        Prompt::Ids(ids) => return Ok(prompt_of_ids(&model_text.tokenizer, ids, job)),
         Prompt::Text(text) => (text, true),
         Prompt::Chat(inputs) => (render(model_text, &inputs)?, false),
     };
     validation::prompt_bytes(job.dialect, &text, max_bytes)?;
-    let ids = model_text.tokenizer.encode_ids(&text, job.add_special_tokens.unwrap_or(add_special))?;
-    Ok(EncodedPrompt { text, ids: keep_last(ids, job.truncate) })
+    let add_special = job.add_special_tokens.unwrap_or(add_special);
+    let (ids, starts) = if job.echo {
+        let encoding = model_text.tokenizer.encode_exact(&text, add_special)?;
+        let starts = character_offsets(&text, encoding.offsets.iter().map(|range| range.start));
+        (encoding.ids, starts)
+    } else {
+        (model_text.tokenizer.encode_ids(&text, add_special)?, Vec::new())
+    };
+    Ok(EncodedPrompt::new(text, keep_last(ids, job.truncate), starts, job.prompt_logprobs.is_some()))
+}
+
+fn prompt_of_ids(tokenizer: &Arc<Tokenizer>, ids: Vec<u32>, job: &Job) -> EncodedPrompt {
+    let (mut text, mut starts, mut num_characters) = (String::new(), Vec::new(), 0);
+    if job.echo {
+        let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer), &[], job.skip_special_tokens);
+        for &id in &ids {
+            let piece = detokenizer.push(id);
+            starts.push(num_characters);
+            num_characters += piece.chars().count();
+            text.push_str(&piece);
+        }
+        text.push_str(&detokenizer.finish());
+    }
+    EncodedPrompt::new(text, keep_last(ids, job.truncate), starts, job.prompt_logprobs.is_some())
+}
+
+/// Places in a text, ascending, counted in characters instead of bytes.
+fn character_offsets(text: &str, bytes: impl Iterator<Item = usize>) -> Vec<usize> {
+    let (mut at, mut num_characters) = (0, 0);
+    let count = bytes.map(|byte| {
+        num_characters += text.get(at..byte).map_or(0, |passed| passed.chars().count());
+        at = at.max(byte);
+        num_characters
+    });
+    count.collect()
 }
 
 /// The chat as the model's template writes it.
@@ -166,7 +207,8 @@ fn engine_request(
     let sampling = sampling::to_wire(&job.sampling, &extras);
     EngineRequest {
         token_ids: prompt.ids.clone(),
-        max_new_tokens,
+        // No model computes a prompt without yielding a token.
+        max_new_tokens: max_new_tokens.max(1),
         min_new_tokens: job.min_new_tokens,
         stop_token_ids: if job.ignore_eos { job.stop_token_ids.clone() } else { all_end_token_ids },
         priority: 0,

@@ -1,7 +1,7 @@
 //! One generation as text: ids become pieces of text that never end in half a character, stop strings are found, and the
 //! last token is known as such when it comes. It knows no dialect's JSON.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use forebay_engine::{EngineRequest, FinishReason, Generation, GenerationEvent, PromptLogprob, TokenLogprobs};
@@ -15,10 +15,38 @@ use crate::telemetry::RequestRecord;
 /// A prompt in both forms.
 #[derive(Debug)]
 pub(crate) struct EncodedPrompt {
-    /// As it was given or rendered; empty for a prompt of ids.
+    /// As it was given or rendered; of a prompt of ids what they decode to, if it is to be shown, or else nothing.
     pub(crate) text: String,
     /// After truncation.
     pub(crate) ids: Vec<u32>,
+    /// Where in `text` each token begins, in characters; empty unless the prompt is to be shown.
+    pub(crate) starts: Vec<usize>,
+    /// Of each token but the first, in order, as soon as the first choice has a token: it asks for all of them. `None` if
+    /// nobody wants them.
+    logprobs: Option<OnceLock<Vec<PromptLogprob>>>,
+}
+
+impl EncodedPrompt {
+    pub(crate) fn new(text: String, ids: Vec<u32>, starts: Vec<usize>, wants_logprobs: bool) -> Self {
+        Self { text, ids, starts, logprobs: wants_logprobs.then(OnceLock::new) }
+    }
+
+    /// Every token with its log-probabilities; `None` for the first, which nothing comes before.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (u32, Option<&PromptLogprob>)> {
+        let logprobs = self.logprobs.as_ref().and_then(OnceLock::get).map_or(&[][..], Vec::as_slice);
+        self.ids.iter().enumerate().map(|(at, &id)| (id, at.checked_sub(1).and_then(|at| logprobs.get(at))))
+    }
+
+    fn awaits_logprobs(&self) -> bool {
+        self.logprobs.as_ref().is_some_and(|logprobs| logprobs.get().is_none())
+    }
+
+    /// Takes what the first choice has gathered by its first token.
+    fn set_logprobs(&self, gathered: &mut Vec<PromptLogprob>) {
+        if let Some(logprobs) = &self.logprobs {
+            logprobs.get_or_init(|| std::mem::take(gathered));
+        }
+    }
 }
 
 /// Everything that was true at the token that ended a generation. Dialects differ in which they report.
@@ -32,12 +60,16 @@ pub(crate) struct Finish {
     pub(crate) stop_string: bool,
 }
 
-/// One token and the text that it made visible.
+/// One token and the text that it made visible. Where nothing is to be generated it is the token that the engine had to
+/// make, without text and log-probability.
 #[derive(Debug)]
 pub(crate) struct TextStep {
     pub(crate) token_id: u32,
     /// A control token; it has no visible text.
     pub(crate) special: bool,
+    /// Where its text begins in the text that was generated, in characters. What is shown may be behind that, as long
+    /// as it may be the beginning of a stop, and may never reach it.
+    pub(crate) offset: usize,
     /// Concatenated over a generation this is its text.
     pub(crate) text: String,
     pub(crate) logprobs: Option<TokenLogprobs>,
@@ -53,8 +85,11 @@ pub(crate) struct TextState {
     stops: Stops,
     stop_text: StopText,
     stop_token_ids: Vec<u32>,
+    /// 0: the token that comes is not wanted.
     max_new_tokens: u32,
     min_new_tokens: u32,
+    /// Generated so far, what is held back and what was trimmed included.
+    num_characters: usize,
     /// That the noise comes from; `None` for a greedy choice.
     seed: Option<u64>,
 }
@@ -65,14 +100,17 @@ impl TextState {
             StopText::Keep => Stops::Keep(KeptStops::new(job.stops.clone())),
             StopText::Trim => Stops::Trim(StopStrings::new(job.stops.clone())),
         };
+        let max_new_tokens =
+            job.max_new_tokens.map_or(request.max_new_tokens, |asked| asked.min(request.max_new_tokens));
         Self {
             tokenizer: Arc::clone(&text.tokenizer),
             detokenizer: Detokenizer::new(Arc::clone(&text.tokenizer), prompt_ids, job.skip_special_tokens),
             stops,
             stop_text: job.stop_text,
             stop_token_ids: request.stop_token_ids.clone(),
-            max_new_tokens: request.max_new_tokens,
+            max_new_tokens,
             min_new_tokens: request.min_new_tokens,
+            num_characters: 0,
             seed: (!job.sampling.is_greedy()).then_some(request.sampling.seed),
         }
     }
@@ -85,10 +123,12 @@ impl TextState {
         let end_token = index > self.min_new_tokens && self.stop_token_ids.contains(&token_id);
         let ends = length || end_token;
         let hidden = end_token && self.stop_text == StopText::Trim;
+        let offset = self.num_characters;
         let mut piece = if hidden { String::new() } else { self.detokenizer.push(token_id) };
         if ends {
             piece.push_str(&self.detokenizer.finish());
         }
+        self.num_characters += piece.chars().count();
         let (mut text, mut stop_string) = self.stops.push(&piece);
         if ends && !stop_string {
             let (held_back, stopped) = self.stops.finish();
@@ -98,10 +138,18 @@ impl TextState {
         TextStep {
             token_id,
             special: self.tokenizer.is_special(token_id),
+            offset,
             text,
             logprobs,
             finish: (ends || stop_string).then_some(Finish { length, end_token, stop_string }),
         }
+    }
+
+    /// The only step where nothing is to be generated.
+    fn unwanted(&self, token_id: u32) -> TextStep {
+        let special = self.tokenizer.is_special(token_id);
+        let finish = Some(Finish { length: true, ..Finish::default() });
+        TextStep { token_id, special, offset: 0, text: String::new(), logprobs: None, finish }
     }
 }
 
@@ -114,9 +162,11 @@ pub(crate) struct TextGeneration {
     choice: u32,
     prompt: Arc<EncodedPrompt>,
     text: TextState,
+    /// Gathered by the first choice.
     prompt_logprobs: Vec<PromptLogprob>,
     num_cached_tokens: u32,
     num_generated_tokens: u32,
+    sum_logprobs: f32,
 }
 
 impl TextGeneration {
@@ -137,16 +187,21 @@ impl TextGeneration {
             prompt_logprobs: Vec::new(),
             num_cached_tokens: 0,
             num_generated_tokens: 0,
+            sum_logprobs: 0.0,
         }
     }
 
-    /// The next token; `None` after the last one or an error.
+    /// The next token; `None` after the last one or an error. The other choices of a prompt whose log-probabilities are
+    /// wanted wait for the first, whose task wakes them: it is the same.
     pub(crate) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
         record: &mut RequestRecord,
     ) -> Poll<Option<Result<TextStep, ApiError>>> {
         let Some(generation) = self.generation.as_mut() else { return Poll::Ready(None) };
+        if self.choice > 0 && self.prompt.awaits_logprobs() {
+            return Poll::Pending;
+        }
         let result = loop {
             let event = match ready!(generation.poll_next(context)) {
                 None => break Err(ApiError::IncompleteGeneration),
@@ -160,8 +215,13 @@ impl TextGeneration {
                 }
                 GenerationEvent::PromptLogprobs(chunk) => self.prompt_logprobs.extend(chunk),
                 GenerationEvent::Token { token_id, logprobs } => {
+                    self.prompt.set_logprobs(&mut self.prompt_logprobs);
+                    if self.text.max_new_tokens == 0 {
+                        break Ok(self.text.unwanted(token_id));
+                    }
                     record.token();
                     self.num_generated_tokens += 1;
+                    self.sum_logprobs += logprobs.as_ref().map_or(0.0, |logprobs| logprobs.logprob);
                     break Ok(self.text.step(token_id, self.num_generated_tokens, logprobs));
                 }
                 GenerationEvent::Finished(reason) => break Err(unexpected_end(reason)),
@@ -205,17 +265,17 @@ impl TextGeneration {
         &self.prompt
     }
 
-    /// In position order; whole once the first token is there.
-    pub(crate) fn prompt_logprobs(&self) -> &[PromptLogprob] {
-        &self.prompt_logprobs
-    }
-
     pub(crate) fn num_prompt_tokens(&self) -> usize {
         self.prompt.ids.len()
     }
 
     pub(crate) fn num_generated_tokens(&self) -> u32 {
         self.num_generated_tokens
+    }
+
+    /// Of its tokens so far, which must have been asked for theirs: what the best of several is chosen by.
+    pub(crate) fn mean_logprob(&self) -> f32 {
+        self.sum_logprobs / self.num_generated_tokens.max(1) as f32
     }
 
     /// The seed that the noise came from; `None` for a greedy choice.

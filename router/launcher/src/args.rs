@@ -143,7 +143,7 @@ pub(crate) struct LimitArgs {
     /// Prompt tokens that may wait in each replica; further requests are answered 429.
     #[arg(long, env = "FOREBAY_MAX_QUEUED_TOKENS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_queued_tokens: u64,
-    /// Largest `best_of` of a request.
+    /// Largest `best_of` of a request on TGI's routes; on `/v1` it is bounded as `n` is.
     #[arg(long, env, value_name = "N", default_value_t = 2)]
     pub(crate) max_best_of: u32,
     /// Stop strings that a request may give.

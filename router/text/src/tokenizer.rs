@@ -142,6 +142,15 @@ impl Tokenizer {
         Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets })
     }
 
+    /// As [`Self::encode`] at the price of [`Self::encode_ids`]. Every range holds all bytes that its token stands for,
+    /// of which the post-processor of a `tokenizer.json` may leave out a leading space.
+    pub fn encode_exact(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
+        match &self.by_hand {
+            Some(by_hand) => self.encode_by_hand(by_hand, text, add_special).map_err(|error| failed(&error)),
+            None => self.encode(text, add_special),
+        }
+    }
+
     /// The ids of [`Self::encode`] alone.
     pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         let ids = match &self.by_hand {

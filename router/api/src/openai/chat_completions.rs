@@ -9,9 +9,9 @@ use forebay_text::ChatInputs;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::logprobs::ChatLogprobs;
+use super::logprobs::{ChatLogprobs, HeldLogprobs};
 use super::messages;
-use super::request::{Common, JsonBody, at_most};
+use super::request::{Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
@@ -35,7 +35,8 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
     let choices = generate(&state, job, record).await?;
     if common.stream {
         let head = Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model);
-        let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage };
+        let held = choices.generations().iter().map(|_| HeldLogprobs::default()).collect();
+        let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage, held };
         return Ok(sse::response(choices, writer));
     }
     let head = Head::new(&state, "chatcmpl", "chat.completion", common.model);
@@ -52,7 +53,7 @@ pub(crate) struct ChatRequest {
 impl ChatRequest {
     pub(crate) fn parse(state: &AppState, body: JsonBody) -> Result<Self, ApiError> {
         let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
-        let common = Common::take(&mut fields, state)?;
+        let common = Common::take(&mut fields, state, false)?;
         let inputs = take_inputs(&mut fields)?;
         let num_top_logprobs = take_logprobs(&mut fields)?;
         fields.finish(fields::CHAT_FIELDS)?;
@@ -61,7 +62,8 @@ impl ChatRequest {
 
     fn into_job(self) -> Result<(Common, Job), ApiError> {
         let Self { mut common, inputs, num_top_logprobs } = self;
-        let job = common.job(vec![Prompt::Chat(Box::new(inputs))], num_top_logprobs)?;
+        let wanted = Wanted { echo: false, num_choices: ("n", common.n), num_top_logprobs, num_prompt_logprobs: None };
+        let job = common.job(vec![Prompt::Chat(Box::new(inputs))], wanted)?;
         Ok((common, job))
     }
 }
@@ -132,12 +134,13 @@ async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result
         finish_reason: None,
     };
     let mut answers: Vec<Choice> = choices.generations().iter().map(empty).collect();
+    let mut held: Vec<HeldLogprobs> = answers.iter().map(|_| HeldLogprobs::default()).collect();
     while let Some(next) = choices.next().await {
-        let (step, generation) = next?;
+        let (mut step, generation) = next?;
         let answer = &mut answers[generation.index()];
         answer.message.content.push_str(&step.text);
         if let Some(logprobs) = &mut answer.logprobs {
-            logprobs.push(&step, generation.tokenizer());
+            logprobs.extend(held[generation.index()].push(&mut step), generation.tokenizer());
         }
         answer.finish_reason = step.finish.map(finish_reason);
     }
@@ -148,6 +151,8 @@ struct ChatWriter {
     head: Head,
     with_logprobs: bool,
     include_usage: bool,
+    /// Of each choice.
+    held: Vec<HeldLogprobs>,
 }
 
 impl ChatWriter {
@@ -165,13 +170,14 @@ impl EventWriter for ChatWriter {
         }
     }
 
-    fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
+    fn step(&mut self, mut step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
         let reason = step.finish.map(finish_reason);
-        let mut logprobs = self.with_logprobs.then(ChatLogprobs::default);
-        if let Some(logprobs) = &mut logprobs {
-            logprobs.push(&step, generation.tokenizer());
-        }
-        if !step.text.is_empty() || logprobs.is_some() || reason.is_some() {
+        let shown = self.held[generation.index()].push(&mut step);
+        if !(step.text.is_empty() && shown.is_empty() && reason.is_none()) {
+            let mut logprobs = self.with_logprobs.then(ChatLogprobs::default);
+            if let Some(logprobs) = &mut logprobs {
+                logprobs.extend(shown, generation.tokenizer());
+            }
             let delta = Message::assistant(step.text);
             self.write(out, &[ChunkChoice { index: generation.index(), delta, logprobs, finish_reason: reason }], None);
         }

@@ -8,10 +8,10 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::logprobs::CompletionLogprobs;
-use super::request::{Common, JsonBody, at_most};
+use super::logprobs::{CompletionLogprobs, HeldLogprobs};
+use super::request::{Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
-use crate::choices::Choices;
+use crate::choices::{Choices, MAX_CHOICES};
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Fields};
 use crate::generate::{Job, Prompt, generate};
@@ -28,30 +28,59 @@ pub(crate) fn router() -> Router<AppState> {
 
 async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
     let mut record = RequestRecord::begin();
-    let (common, job) = record.check(parse(&state, body))?;
-    let with_logprobs = job.logprobs.is_some();
+    let (common, job, shape) = record.check(parse(&state, body))?;
     let choices = generate(&state, job, record).await?;
     let head = Head::new(&state, "cmpl", "text_completion", common.model);
     if common.stream {
-        let writer = CompletionWriter {
-            head,
-            with_logprobs,
-            include_usage: common.include_usage,
-            num_characters: vec![0; choices.generations().len()],
-        };
+        let texts = choices.generations().iter().map(|_| ChoiceText::new(shape)).collect();
+        let writer = CompletionWriter { head, shape, include_usage: common.include_usage, texts };
         return Ok(sse::response(choices, writer));
     }
-    Ok(whole(&head, choices, with_logprobs).await?)
+    Ok(whole(&head, choices, shape).await?)
 }
 
-fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job), ApiError> {
+/// What shapes the answer.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    echo: bool,
+    num_top_logprobs: Option<u32>,
+    /// Answers to each prompt, and of how many they are the best.
+    n: u32,
+    best_of: u32,
+}
+
+fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job, Shape), ApiError> {
     let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
-    let mut common = Common::take(&mut fields, state)?;
+    let echo = fields.take("echo")?.unwrap_or(false);
+    let mut common = Common::take(&mut fields, state, echo)?;
     let prompts = prompts(state, fields.require("prompt")?)?;
     let num_top_logprobs = fields.take("logprobs")?.map(|n| at_most("logprobs", n, MAX_LOGPROBS)).transpose()?;
+    let best_of = take_best_of(&mut fields, &common)?;
     fields.finish(fields::COMPLETION_FIELDS)?;
-    let job = common.job(prompts, num_top_logprobs)?;
-    Ok((common, job))
+    let n = common.n;
+    let wanted = Wanted {
+        echo,
+        num_choices: if best_of > n { ("best_of", best_of) } else { ("n", n) },
+        // The best are found by them.
+        num_top_logprobs: num_top_logprobs.or((best_of > n).then_some(0)),
+        num_prompt_logprobs: num_top_logprobs.filter(|_| echo),
+    };
+    let job = common.job(prompts, wanted)?;
+    Ok((common, job, Shape { echo, num_top_logprobs, n, best_of }))
+}
+
+/// How many are generated of each prompt: `n` if the request does not say.
+fn take_best_of(fields: &mut Fields, common: &Common) -> Result<u32, ApiError> {
+    let n = common.n;
+    let best_of = fields.take::<u32>("best_of")?.unwrap_or(n);
+    let message = if !(n..=MAX_CHOICES).contains(&best_of) {
+        format!("`best_of` must be between `n`, which is {n}, and {MAX_CHOICES}. Given: {best_of}")
+    } else if best_of > n && common.stream {
+        format!("`best_of` greater than `n` cannot be streamed: the best are known at the end. Given: {best_of}")
+    } else {
+        return Ok(best_of);
+    };
+    Err(ApiError::validation("best_of", message))
 }
 
 /// A string, a list of token ids, or a list of either.
@@ -103,34 +132,88 @@ struct Choice {
     finish_reason: Option<&'static str>,
 }
 
-async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result<Response, ApiError> {
+/// One choice's steps as pieces of its answer.
+#[derive(Debug)]
+struct ChoiceText {
+    shape: Shape,
+    held: HeldLogprobs,
+    has_begun: bool,
+    /// Characters of the prompt that stands before the generated text.
+    num_before: usize,
+}
+
+impl ChoiceText {
+    fn new(shape: Shape) -> Self {
+        Self { shape, held: HeldLogprobs::default(), has_begun: false, num_before: 0 }
+    }
+
+    /// The text that a step shows, the first time behind the prompt if that is wanted. Its tokens go into `logprobs`.
+    fn push(
+        &mut self,
+        mut step: TextStep,
+        generation: &TextGeneration,
+        logprobs: &mut Option<CompletionLogprobs>,
+    ) -> String {
+        let mut text = String::new();
+        if self.shape.echo && !std::mem::replace(&mut self.has_begun, true) {
+            text.push_str(&generation.prompt().text);
+            self.num_before = text.chars().count();
+            if let (Some(logprobs), Some(num_top)) = (&mut *logprobs, self.shape.num_top_logprobs) {
+                logprobs.extend_by_prompt(generation.prompt(), num_top, generation.tokenizer());
+            }
+        }
+        text.push_str(&step.text);
+        let shown = self.held.push(&mut step);
+        if let Some(logprobs) = logprobs {
+            logprobs.extend(shown, self.num_before, generation.tokenizer());
+        }
+        text
+    }
+}
+
+async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Response, ApiError> {
     let empty = |generation: &TextGeneration| Choice {
         index: generation.index(),
         text: String::new(),
-        logprobs: with_logprobs.then(CompletionLogprobs::default),
+        logprobs: shape.num_top_logprobs.map(|_| CompletionLogprobs::default()),
         finish_reason: None,
     };
     let mut answers: Vec<Choice> = choices.generations().iter().map(empty).collect();
-    let mut num_characters = vec![0; answers.len()];
+    let mut texts: Vec<ChoiceText> = answers.iter().map(|_| ChoiceText::new(shape)).collect();
     while let Some(next) = choices.next().await {
         let (step, generation) = next?;
-        let (answer, num_characters) = (&mut answers[generation.index()], &mut num_characters[generation.index()]);
-        if let Some(logprobs) = &mut answer.logprobs {
-            logprobs.push(&step, *num_characters, generation.tokenizer());
-        }
-        *num_characters += step.text.chars().count();
-        answer.text.push_str(&step.text);
+        let answer = &mut answers[generation.index()];
         answer.finish_reason = step.finish.map(finish_reason);
+        let text = texts[generation.index()].push(step, generation, &mut answer.logprobs);
+        answer.text.push_str(&text);
+    }
+    if shape.best_of > shape.n {
+        answers = best(answers, choices.generations(), shape);
     }
     Ok(Json(Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) }).into_response())
 }
 
+/// The `n` of each prompt's answers that have the highest log-probability per token, best first.
+fn best(answers: Vec<Choice>, generations: &[TextGeneration], shape: Shape) -> Vec<Choice> {
+    let mean = |answer: &Choice| generations[answer.index].mean_logprob();
+    let (mut answers, mut kept) = (answers.into_iter(), Vec::new());
+    while answers.len() > 0 {
+        let mut candidates: Vec<Choice> = answers.by_ref().take(shape.best_of as usize).collect();
+        candidates.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        kept.extend(candidates.into_iter().take(shape.n as usize));
+    }
+    for (index, answer) in kept.iter_mut().enumerate() {
+        answer.index = index;
+    }
+    kept
+}
+
 struct CompletionWriter {
     head: Head,
-    with_logprobs: bool,
+    shape: Shape,
     include_usage: bool,
-    /// Written so far, of each choice.
-    num_characters: Vec<usize>,
+    /// Of each choice.
+    texts: Vec<ChoiceText>,
 }
 
 impl CompletionWriter {
@@ -143,15 +226,13 @@ impl EventWriter for CompletionWriter {
     fn begin(&mut self, _choices: &Choices, _out: &mut BytesMut) {}
 
     fn step(&mut self, step: TextStep, generation: &TextGeneration, out: &mut BytesMut) {
-        let reason = step.finish.map(finish_reason);
-        let mut logprobs = self.with_logprobs.then(CompletionLogprobs::default);
         let index = generation.index();
-        if let Some(logprobs) = &mut logprobs {
-            logprobs.push(&step, self.num_characters[index], generation.tokenizer());
-        }
-        self.num_characters[index] += step.text.chars().count();
-        if !step.text.is_empty() || logprobs.is_some() || reason.is_some() {
-            self.write(out, &[Choice { index, text: step.text, logprobs, finish_reason: reason }], None);
+        let finish_reason = step.finish.map(finish_reason);
+        let mut logprobs = self.shape.num_top_logprobs.map(|_| CompletionLogprobs::default());
+        let text = self.texts[index].push(step, generation, &mut logprobs);
+        let has_tokens = logprobs.as_ref().is_some_and(|logprobs| !logprobs.is_empty());
+        if !text.is_empty() || has_tokens || finish_reason.is_some() {
+            self.write(out, &[Choice { index, text, logprobs, finish_reason }], None);
         }
     }
 

@@ -20,6 +20,19 @@ pub(crate) type JsonBody = Result<Json<Map<String, Value>>, JsonRejection>;
 /// The name that TGI's clients send for "the model that is served".
 const ANY_MODEL: &str = "tgi";
 
+/// What each route asks for in its own way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Each prompt is shown before its answers.
+    pub(crate) echo: bool,
+    /// Generated of each prompt, by the name of the field that says so.
+    pub(crate) num_choices: (&'static str, u32),
+    /// Alternatives to each generated token, if their log-probabilities are wanted at all.
+    pub(crate) num_top_logprobs: Option<u32>,
+    /// Alternatives to each prompt token, if their log-probabilities are wanted at all.
+    pub(crate) num_prompt_logprobs: Option<u32>,
+}
+
 /// Shared options, checked.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -27,7 +40,8 @@ pub(crate) struct Common {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
-    n: u32,
+    /// Answers to each prompt.
+    pub(crate) n: u32,
     max_tokens: Option<u32>,
     min_tokens: u32,
     ignore_eos: bool,
@@ -40,9 +54,10 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn take(fields: &mut Fields, state: &AppState) -> Result<Self, ApiError> {
+    /// `may_be_zero`: the bound on generated tokens.
+    pub(crate) fn take(fields: &mut Fields, state: &AppState, may_be_zero: bool) -> Result<Self, ApiError> {
         let stream = fields.take("stream")?.unwrap_or(false);
-        let max_tokens = take_max_tokens(fields)?;
+        let max_tokens = take_max_tokens(fields, may_be_zero)?;
         let include_stop = fields.take("include_stop_str_in_output")?.unwrap_or(false);
         Ok(Self {
             model: take_model(fields, state)?,
@@ -62,17 +77,20 @@ impl Common {
     }
 
     /// The generations that are asked for. Log-probabilities are the model's own here.
-    pub(crate) fn job(&mut self, prompts: Vec<Prompt>, num_top_logprobs: Option<u32>) -> Result<Job, ApiError> {
-        let num_choices = prompts.len() as u64 * u64::from(self.n);
-        if num_choices > u64::from(MAX_CHOICES) {
-            let message = format!("`n` choices of all prompts must be at most {MAX_CHOICES}. Given: {num_choices}");
-            return Err(ApiError::validation("n", message));
+    pub(crate) fn job(&mut self, prompts: Vec<Prompt>, wanted: Wanted) -> Result<Job, ApiError> {
+        let Wanted { echo, num_choices: (name, num_choices), num_top_logprobs, num_prompt_logprobs } = wanted;
+        let num_all_choices = prompts.len() as u64 * u64::from(num_choices);
+        if num_all_choices > u64::from(MAX_CHOICES) {
+            let message =
+                format!("`{name}` choices of all prompts must be at most {MAX_CHOICES}. Given: {num_all_choices}");
+            return Err(ApiError::validation(name, message));
         }
         let logprobs = num_top_logprobs.map(|num_top| Logprobs { kind: LogprobsKind::Raw, num_top, top_ties: false });
         Ok(Job {
             dialect: Dialect::OpenAi,
             prompts,
-            num_choices: self.n,
+            echo,
+            num_choices,
             add_special_tokens: self.add_special_tokens,
             truncate: None,
             max_new_tokens: self.max_tokens,
@@ -84,7 +102,7 @@ impl Common {
             stop_text: self.stop_text,
             skip_special_tokens: self.skip_special_tokens,
             logprobs,
-            prompt_logprobs: None,
+            prompt_logprobs: num_prompt_logprobs,
         })
     }
 }
@@ -105,7 +123,7 @@ fn take_model(fields: &mut Fields, state: &AppState) -> Result<String, ApiError>
 }
 
 /// `max_tokens` is the older name of `max_completion_tokens`. Absent, the answer may fill the context.
-fn take_max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+fn take_max_tokens(fields: &mut Fields, may_be_zero: bool) -> Result<Option<u32>, ApiError> {
     let old = fields.take::<u32>("max_tokens")?;
     let new = fields.take::<u32>("max_completion_tokens")?;
     if old.is_some() && new.is_some() && old != new {
@@ -113,7 +131,7 @@ fn take_max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         return Err(ApiError::validation("max_completion_tokens", message));
     }
     match new.or(old) {
-        Some(0) => {
+        Some(0) if !may_be_zero => {
             let name = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
             Err(ApiError::validation(name, format!("`{name}` must be strictly positive")))
         }

@@ -86,6 +86,7 @@ impl GenerateRequest {
         let job = Job {
             dialect: Dialect::Native,
             prompts: vec![Prompt::Text(self.inputs)],
+            echo: false,
             num_choices: best_of,
             add_special_tokens: None,
             truncate,

@@ -94,7 +94,7 @@ pub(crate) async fn whole(
         let (step, generation) = next?;
         answers[generation.index()].push(step, options, generation.tokenizer());
     }
-    let best = best_of(&answers);
+    let best = best_of(choices.generations());
     add_timings(&mut headers, choices.timings(), &choices.generations()[best]);
     let answer = answers.remove(best);
     let generated_text = answer.text.clone();
@@ -116,24 +116,16 @@ struct Answer {
     tokens: Vec<Token>,
     top_tokens: Vec<Vec<Token>>,
     finish: Finish,
-    sum_logprobs: f32,
-    num_tokens: u32,
 }
 
 impl Answer {
     fn push(&mut self, step: TextStep, options: Options, tokenizer: &Tokenizer) {
         self.text.push_str(visible_text(&step));
         self.finish = step.finish.unwrap_or_default();
-        self.sum_logprobs += step.logprobs.as_ref().map_or(0.0, |logprobs| logprobs.logprob);
-        self.num_tokens += 1;
         if options.details {
             self.top_tokens.extend(options.top_n_tokens.then(|| alternatives(&step, tokenizer)));
             self.tokens.push(Token::of_step(step, tokenizer));
         }
-    }
-
-    fn mean_logprob(&self) -> f32 {
-        self.sum_logprobs / self.num_tokens.max(1) as f32
     }
 
     fn sequence(self, generation: &TextGeneration, options: Options) -> BestOfSequence {
@@ -150,10 +142,10 @@ impl Answer {
 }
 
 /// Where the highest log-probability per token is, as TGI chooses; the first of equals.
-fn best_of(answers: &[Answer]) -> usize {
+fn best_of(generations: &[TextGeneration]) -> usize {
     let mut best = 0;
-    for (index, answer) in answers.iter().enumerate() {
-        if answer.mean_logprob() > answers[best].mean_logprob() {
+    for (index, generation) in generations.iter().enumerate() {
+        if generation.mean_logprob() > generations[best].mean_logprob() {
             best = index;
         }
     }
@@ -183,15 +175,12 @@ fn finish_reason(finish: Finish) -> &'static str {
 }
 
 fn prefill(generation: &TextGeneration) -> Vec<PrefillToken> {
-    let mut logprobs = vec![None; generation.prompt().ids.len()];
-    for scored in generation.prompt_logprobs() {
-        if let Some(logprob) = logprobs.get_mut(scored.position as usize) {
-            *logprob = finite(scored.logprobs.logprob);
-        }
-    }
-    let tokenizer = generation.tokenizer();
-    let ids = generation.prompt().ids.iter();
-    ids.zip(logprobs).map(|(&id, logprob)| PrefillToken { id, text: tokenizer.token_text(id), logprob }).collect()
+    let tokens = generation.prompt().tokens().map(|(id, scored)| PrefillToken {
+        id,
+        text: generation.tokenizer().token_text(id),
+        logprob: scored.and_then(|scored| finite(scored.logprobs.logprob)),
+    });
+    tokens.collect()
 }
 
 fn alternatives(step: &TextStep, tokenizer: &Tokenizer) -> Vec<Token> {

@@ -108,12 +108,44 @@ async fn logprobs_come_with_bytes_and_alternatives() {
     let mut streamed = options;
     streamed["stream"] = json!(true);
     let events = server.chat(streamed).await.events();
-    let entries: Vec<Value> = events
-        .iter()
-        .filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array().cloned())
-        .flatten()
-        .collect();
-    assert_eq!(entries, *content.as_array().unwrap());
+    assert_eq!(streamed_logprobs(&events), content);
+}
+
+/// All entries of a stream's chunks.
+fn streamed_logprobs(events: &[Value]) -> Value {
+    let lists = events.iter().filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array().cloned());
+    lists.flatten().collect()
+}
+
+#[tokio::test]
+async fn half_characters_have_their_bytes_and_come_with_the_character() {
+    let server = server(&[GRIN_HEAD, GRIN_TAIL, END]).await;
+    let options = json!({ "logprobs": true });
+    let content = server.chat(options.clone()).await.ok()["choices"][0]["logprobs"]["content"].clone();
+    let bytes: Vec<&Value> = content.as_array().unwrap().iter().map(|entry| &entry["bytes"]).collect();
+    let grin = "😀".as_bytes();
+    assert_eq!(bytes, [&json!(grin[..3]), &json!(grin[3..]), &json!(b"<|im_end|>")]);
+    let mut streamed = options;
+    streamed["stream"] = json!(true);
+    let events = server.chat(streamed).await.events();
+    assert_eq!(streamed_logprobs(&events), content);
+    let with_text = events.iter().find(|event| event["choices"][0]["delta"]["content"] == "😀").unwrap();
+    assert_eq!(with_text["choices"][0]["logprobs"]["content"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn logprobs_end_where_the_stop_is_trimmed() {
+    let server = server(&[HELLO, WORLD, AND]).await;
+    for (stop, tokens) in [("o wor", vec!["Hello"]), (" wor", vec!["Hello"]), ("d", vec!["Hello", " world"])] {
+        let options = json!({ "stop": stop, "logprobs": true, "max_tokens": 9 });
+        let content = server.chat(options.clone()).await.ok()["choices"][0]["logprobs"]["content"].clone();
+        let shown: Vec<&str> =
+            content.as_array().unwrap().iter().map(|entry| entry["token"].as_str().unwrap()).collect();
+        assert_eq!(shown, tokens, "{stop}");
+        let mut streamed = options;
+        streamed["stream"] = json!(true);
+        assert_eq!(streamed_logprobs(&server.chat(streamed).await.events()), content, "{stop}");
+    }
 }
 
 #[tokio::test]

@@ -74,8 +74,12 @@ async fn bad_fields_are_400_and_named() {
         (json!({ "prompt": [1024] }), "prompt"),
         (json!({ "prompt": null }), "prompt"),
         (json!({ "suffix": "x" }), "suffix"),
-        (json!({ "echo": true }), "echo"),
-        (json!({ "best_of": 2 }), "best_of"),
+        (json!({ "echo": "yes" }), "echo"),
+        (json!({ "best_of": 0 }), "best_of"),
+        (json!({ "best_of": 2, "n": 3 }), "best_of"),
+        (json!({ "best_of": 129 }), "best_of"),
+        (json!({ "best_of": 65, "prompt": ["a", "b"] }), "best_of"),
+        (json!({ "best_of": 2, "stream": true }), "best_of"),
         (json!({ "logprobs": 6 }), "logprobs"),
         (json!({ "messages": [] }), "messages"),
     ] {
@@ -84,6 +88,46 @@ async fn bad_fields_are_400_and_named() {
         assert_eq!(answer.json()["error"]["param"], param, "{}", answer.body);
     }
     server.complete(json!({ "max_tokens": 1, "best_of": 1, "echo": false, "suffix": null, "n": 1 })).await.ok();
+    server.complete(json!({ "max_tokens": 1, "best_of": 2, "n": 2, "stream": true })).await.events();
+}
+
+#[tokio::test]
+async fn the_best_of_each_prompt_come_best_first_and_all_tokens_are_counted() {
+    // Means: -0.875, -0.5, -0.3125, then -0.5, -0.125, -0.5.
+    let lists = [vec![HELLO], vec![WORLD, END], vec![BANG, END], vec![WORLD], vec![BANG], vec![END]];
+    let script = FakeScript { tokens: FakeTokens::InTurn(lists.to_vec()), ..FakeScript::default() };
+    let server = server_of(script, |_| {}).await;
+    let options = json!({ "prompt": ["a", "b"], "n": 2, "best_of": 3, "max_tokens": 2 });
+    let answer = server.complete(options).await.ok();
+    let choices = answer["choices"].as_array().unwrap();
+    let texts: Vec<_> = choices.iter().map(|choice| (choice["index"].as_u64(), choice["text"].as_str())).collect();
+    let expected = ["!", " world", "!!", " world world"];
+    assert_eq!(texts, expected.iter().zip(0..).map(|(text, index)| (Some(index), Some(*text))).collect::<Vec<_>>());
+    assert!(choices.iter().all(|choice| choice["logprobs"].is_null()));
+    assert_eq!(answer["usage"]["completion_tokens"], 11);
+}
+
+/// A stop that is trimmed takes the tokens that it lies in with it, but for one whose text it leaves a part of.
+#[tokio::test]
+async fn logprobs_end_with_the_text_and_offsets_count_what_is_held_back() {
+    let server = server(&[HELLO, WORLD, AND, END]).await;
+    for (stop, tokens, offsets) in [
+        (json!("o wor"), json!(["Hello"]), json!([0])),
+        (json!("Hello world a"), json!([]), json!([])),
+        (json!(["d andx", "o!"]), json!(["Hello", " world", " and", "<|im_end|>"]), json!([0, 5, 11, 15])),
+    ] {
+        let options = json!({ "stop": stop, "logprobs": 0 });
+        let whole = server.complete(options.clone()).await.ok()["choices"][0]["logprobs"].clone();
+        assert_eq!((&whole["tokens"], &whole["text_offset"]), (&tokens, &offsets));
+        let mut streamed = options;
+        streamed["stream"] = json!(true);
+        let events = server.complete(streamed).await.events();
+        let parts = events.iter().filter_map(|event| event["choices"][0]["logprobs"]["tokens"].as_array().cloned());
+        assert_eq!(json!(parts.flatten().collect::<Vec<_>>()), tokens);
+    }
+    let kept = json!({ "stop": "o wor", "logprobs": 0, "include_stop_str_in_output": true });
+    let choice = server.complete(kept).await.ok()["choices"][0].clone();
+    assert_eq!((&choice["text"], &choice["logprobs"]["tokens"]), (&json!("Hello wor"), &json!(["Hello", " world"])));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod cancellation;
 mod chat_completions;
 mod chat_tokenize;
 mod completions;
+mod echo;
 mod equality;
 mod errors;
 mod fields;
