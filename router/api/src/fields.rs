@@ -1,5 +1,6 @@
-//! Fields that a body may carry beside those we act on: harmless ones, ones that only their neutral value is taken
-//! for, and the rest, which is refused by name. Nothing is accepted and silently ignored.
+//! The fields of a request's body, each described once: those we act on, beside the parser that takes them apart; harmless
+//! ones; ones that only their neutral value is taken for. The rest is refused by name. Nothing is accepted and silently
+//! ignored, and the API's document is made from the same tables.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -7,8 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::schema::{Schema, any_of, anything, boolean, list, null, number, object, words};
+use crate::state::Limits;
 
-/// What may stand in a field that has no struct member. `null` may, in all of them.
+/// A field that we act on: its name, what may stand there under the operator's limits, and what it does.
+pub(crate) type Served = (&'static str, fn(&Limits) -> Schema, &'static str);
+
+/// What may stand in a field that we do not act on. `null` may, in all of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Accept {
     /// Whatever it says, it has no effect on the text and its documentation promises none.
@@ -29,18 +35,29 @@ pub(crate) enum Accept {
     TextOnly,
 }
 
-/// A name and what may stand there.
-pub(crate) type Field = (&'static str, Accept);
+/// A field that we do not act on: its name and what may stand there.
+pub(crate) type Unserved = (&'static str, Accept);
+
+/// A JSON object of a request: all its fields.
+#[derive(Debug)]
+pub(crate) struct Body {
+    /// Before a field's name in messages: "" or "parameters.".
+    pub(crate) prefix: &'static str,
+    /// Those that must be there.
+    pub(crate) required: &'static [&'static str],
+    pub(crate) served: &'static [&'static [Served]],
+    pub(crate) unserved: &'static [&'static [Unserved]],
+}
 
 /// TGI's `parameters` whose features this server does not have.
-pub(crate) const NATIVE_PARAMETERS: &[Field] =
+pub(crate) const NATIVE_PARAMETERS: &[Unserved] =
     &[("adapter_id", Accept::Null), ("grammar", Accept::Null), ("watermark", Accept::Bool(false))];
 
 /// TGI's body beside `inputs`, `parameters` and `stream`: the old hosted API's cache and wait switches.
-pub(crate) const NATIVE_BODY: &[Field] = &[("options", Accept::Anything)];
+pub(crate) const NATIVE_BODY: &[Unserved] = &[("options", Accept::Anything)];
 
 /// What chat completions and completions share.
-const OPENAI: &[Field] = &[
+pub(crate) const OPENAI: &[Unserved] = &[
     ("adapter_id", Accept::Null),
     ("guided_choice", Accept::Null),
     ("guided_grammar", Accept::Null),
@@ -61,7 +78,7 @@ const OPENAI: &[Field] = &[
 ];
 
 /// Chat completions alone. `parallel_tool_calls` and `tool_prompt` matter only beside `tools`.
-const CHAT: &[Field] = &[
+pub(crate) const CHAT: &[Unserved] = &[
     ("audio", Accept::Null),
     ("function_call", Accept::Words(&["auto", "none"])),
     ("functions", Accept::Empty),
@@ -79,62 +96,59 @@ const CHAT: &[Field] = &[
 ];
 
 /// Completions alone.
-const COMPLETIONS: &[Field] =
+pub(crate) const COMPLETIONS: &[Unserved] =
     &[("grammar", Accept::Null), ("response_format", Accept::TextFormat), ("suffix", Accept::Words(&[""]))];
-
-/// Chat completions.
-pub(crate) const CHAT_FIELDS: &[&[Field]] = &[OPENAI, CHAT];
-/// Completions.
-pub(crate) const COMPLETION_FIELDS: &[&[Field]] = &[OPENAI, COMPLETIONS];
 
 /// A JSON object whose fields are taken one by one: every error names its field, `null` means absent everywhere, and
 /// what nobody took is checked at the end.
 #[derive(Debug)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
-    /// Before a field's name in messages: "" or "parameters.".
-    prefix: &'static str,
+    body: &'static Body,
 }
 
 impl Fields {
     /// Of a request's body.
     pub(crate) fn of_body(
-        body: Result<Json<Map<String, Value>>, JsonRejection>,
+        json: Result<Json<Map<String, Value>>, JsonRejection>,
         max_bytes: usize,
+        body: &'static Body,
     ) -> Result<Self, ApiError> {
-        match body {
-            Ok(Json(values)) => Ok(Self { values, prefix: "" }),
+        match json {
+            Ok(Json(values)) => Ok(Self { values, body }),
             Err(rejection) => Err(ApiError::of_rejection(&rejection, max_bytes)),
         }
     }
 
     /// Of an object inside of it.
-    pub(crate) fn of_object(values: Map<String, Value>, prefix: &'static str) -> Self {
-        Self { values, prefix }
+    pub(crate) fn of_object(values: Map<String, Value>, body: &'static Body) -> Self {
+        Self { values, body }
     }
 
     /// The field's value, if it is there and not `null`.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        debug_assert!(self.body.serves(name), "`{name}` is taken but not described");
         match self.values.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => serde_json::from_value(value)
                 .map(Some)
-                .map_err(|error| ApiError::wrong_type(name, format!("`{}{name}`: {error}", self.prefix))),
+                .map_err(|error| ApiError::wrong_type(name, format!("`{}{name}`: {error}", self.body.prefix))),
         }
     }
 
     /// The same for a field that must be there.
     pub(crate) fn require<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
         let value = self.take(name)?;
-        value.ok_or_else(|| ApiError::wrong_type(name, format!("missing field `{}{name}`", self.prefix)))
+        value.ok_or_else(|| ApiError::wrong_type(name, format!("missing field `{}{name}`", self.body.prefix)))
     }
 
     /// Refuses by name what is left and unknown, or known but not served.
-    pub(crate) fn finish(self, tables: &[&[Field]]) -> Result<(), ApiError> {
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        let Body { prefix, unserved, .. } = self.body;
         for (name, value) in &self.values {
-            let field = tables.iter().copied().flatten().find(|(known, _)| known == name);
+            let field = unserved.iter().copied().flatten().find(|(known, _)| known == name);
             let Some((_, accept)) = field else {
-                return Err(ApiError::validation(name, format!("unknown field `{}{name}`", self.prefix)));
+                return Err(ApiError::validation(name, format!("unknown field `{prefix}{name}`")));
             };
             if !value.is_null() && !accept.takes(value) {
                 return Err(ApiError::not_served(name));
@@ -144,7 +158,45 @@ impl Fields {
     }
 }
 
+impl Body {
+    fn serves(&self, name: &str) -> bool {
+        self.served.iter().copied().flatten().any(|(known, ..)| *known == name)
+    }
+
+    /// All that may stand in it, for the API's document.
+    pub(crate) fn schema(&self, limits: &Limits) -> Schema {
+        let mut schema = object();
+        for (name, field, about) in self.served.iter().copied().flatten() {
+            let field = field(limits).about(about);
+            schema = if self.required.contains(name) {
+                schema.property(name, field)
+            } else {
+                schema.optional(name, field.or_null())
+            };
+        }
+        for (name, accept) in self.unserved.iter().copied().flatten() {
+            schema = schema.optional(name, accept.schema().or_null());
+        }
+        schema.with("additionalProperties", false)
+    }
+}
+
 impl Accept {
+    /// What `takes` takes beside `null`.
+    fn schema(self) -> Schema {
+        let schema = match self {
+            Self::Anything => return anything().about("Accepted, without effect."),
+            Self::Null => return null().about("Not supported: leave it out."),
+            Self::Number(neutral) => number().with("enum", vec![neutral]),
+            Self::Bool(neutral) => boolean().with("enum", vec![neutral]),
+            Self::Words(list) => words(list),
+            Self::Empty => any_of([list(anything()).at_most_items(0), object().with("maxProperties", 0)]),
+            Self::TextFormat => object().property("type", words(&["text"])),
+            Self::TextOnly => list(words(&["text"])),
+        };
+        schema.about("Not supported: only what changes nothing is accepted.")
+    }
+
     fn takes(self, value: &Value) -> bool {
         match self {
             Self::Anything => true,
@@ -167,14 +219,23 @@ mod tests {
 
     use super::*;
 
+    const BODY: Body = Body { prefix: "", required: &[], served: &[], unserved: &[OPENAI, CHAT] };
+
+    const PARAMETERS: Body = Body {
+        prefix: "parameters.",
+        required: &[],
+        served: &[&[("seed", |_| anything(), ""), ("top_k", |_| anything(), ""), ("inputs", |_| anything(), "")]],
+        unserved: &[],
+    };
+
     fn message(others: &Value) -> Option<String> {
-        let fields = Fields::of_object(others.as_object().unwrap().clone(), "");
-        fields.finish(CHAT_FIELDS).err().map(|error| error.to_string())
+        let fields = Fields::of_object(others.as_object().unwrap().clone(), &BODY);
+        fields.finish().err().map(|error| error.to_string())
     }
 
     #[test]
     fn neutral_values_and_nulls_pass() {
-        for (name, _) in CHAT_FIELDS.iter().copied().flatten() {
+        for (name, _) in BODY.unserved.iter().copied().flatten() {
             assert_eq!(message(&json!({ *name: null })), None, "{name}");
         }
         for body in [
@@ -189,7 +250,7 @@ mod tests {
     #[test]
     fn a_wrong_type_is_named_and_null_is_absence() {
         let mut fields =
-            Fields::of_object(json!({"seed": "x", "top_k": null}).as_object().unwrap().clone(), "parameters.");
+            Fields::of_object(json!({"seed": "x", "top_k": null}).as_object().unwrap().clone(), &PARAMETERS);
         let error = fields.take::<u64>("seed").unwrap_err().to_string();
         assert_eq!(error, "`parameters.seed`: invalid type: string \"x\", expected u64");
         assert_eq!(fields.take::<u64>("top_k").unwrap(), None);

@@ -12,6 +12,7 @@ mod ops;
 mod panic_guard;
 mod request_id;
 mod sampling;
+mod schema;
 mod sse;
 mod state;
 mod stops;

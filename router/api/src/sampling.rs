@@ -9,7 +9,7 @@ use forebay_wire::v1::LogprobsKind;
 use crate::state::random_u64;
 
 pub(crate) use ranges::{native, openai};
-pub(crate) use token_lists::{bad_words, encode_bad_words, logit_bias, token_ids};
+pub(crate) use token_lists::{bad_words, bad_words_schema, encode_bad_words, logit_bias, logit_bias_schema, token_ids};
 
 /// How the next token is chosen; neutral values switch an option off, and by default all are off.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,18 +11,54 @@ use serde_json::{Map, Value};
 
 use super::logprobs::{ChatLogprobs, HeldLogprobs};
 use super::messages;
-use super::request::{Common, JsonBody, Wanted, at_most};
+use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
+use super::sampling_fields::SAMPLING;
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
-use crate::fields::{self, Fields};
+use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, generate};
+use crate::schema::{boolean, integer, object};
 use crate::sse::{self, EventWriter, write_data, write_done};
 use crate::state::AppState;
 use crate::telemetry::RequestRecord;
 use crate::text_generation::{TextGeneration, TextStep};
 
 const MAX_TOP_LOGPROBS: u32 = 20;
+
+pub(crate) const BODY: Body = Body {
+    prefix: "",
+    required: &["messages"],
+    served: &[OWN, COMMON, SAMPLING],
+    unserved: &[fields::OPENAI, fields::CHAT],
+};
+
+const OWN: &[Served] = &[
+    ("messages", |_| messages::schema(), "The conversation; the model's chat template makes the prompt of it."),
+    (
+        "max_tokens",
+        |_| integer().at_least(1),
+        "Generate so many tokens at most; by default, as many as fit into the model's context.",
+    ),
+    ("max_completion_tokens", |_| integer().at_least(1), "The newer name of `max_tokens`."),
+    ("logprobs", |_| boolean().by_default(false), "Tell each token's log-probability."),
+    (
+        "top_logprobs",
+        |_| integer().at_least(0).at_most(MAX_TOP_LOGPROBS).by_default(0),
+        "Tell so many of the likeliest tokens at each position; only beside `logprobs`.",
+    ),
+    (
+        "add_generation_prompt",
+        |_| boolean(),
+        "Let the template open the assistant's next message. By default it does, unless the last message is continued.",
+    ),
+    (
+        "continue_final_message",
+        |_| boolean(),
+        "Go on with the last message, which must be the assistant's. By default, if it is.",
+    ),
+    ("chat_template_kwargs", |_| object().by_default(Map::new()), "Further variables for the chat template."),
+];
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/v1/chat/completions", post(handler))
@@ -52,11 +88,11 @@ pub(crate) struct ChatRequest {
 
 impl ChatRequest {
     pub(crate) fn parse(state: &AppState, body: JsonBody) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+        let mut fields = Fields::of_body(body, state.limits().max_body_bytes, &BODY)?;
         let common = Common::take(&mut fields, state, false)?;
         let inputs = take_inputs(&mut fields)?;
         let num_top_logprobs = take_logprobs(&mut fields)?;
-        fields.finish(fields::CHAT_FIELDS)?;
+        fields.finish()?;
         Ok(Self { common, inputs, num_top_logprobs })
     }
 

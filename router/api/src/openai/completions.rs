@@ -9,18 +9,55 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::logprobs::{CompletionLogprobs, HeldLogprobs};
-use super::request::{Common, JsonBody, Wanted, at_most};
+use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
+use super::sampling_fields::SAMPLING;
 use crate::choices::{Choices, MAX_CHOICES};
 use crate::error::{ApiError, Dialect, OpenAiError};
-use crate::fields::{self, Fields};
+use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, generate};
+use crate::schema::{Schema, any_of, boolean, integer, list, string};
 use crate::sse::{self, EventWriter, write_data, write_done};
-use crate::state::AppState;
+use crate::state::{AppState, Limits};
 use crate::telemetry::RequestRecord;
 use crate::text_generation::{TextGeneration, TextStep};
 
 const MAX_LOGPROBS: u32 = 5;
+
+pub(crate) const BODY: Body = Body {
+    prefix: "",
+    required: &["prompt"],
+    served: &[OWN, COMMON, SAMPLING],
+    unserved: &[fields::OPENAI, fields::COMPLETIONS],
+};
+
+const OWN: &[Served] = &[
+    ("prompt", prompt_schema, "A text or its token ids, or several of these."),
+    (
+        "max_tokens",
+        |_| integer().at_least(0),
+        "Generate so many tokens at most; none only with `echo`. By default, as many as fit into the model's context.",
+    ),
+    ("max_completion_tokens", |_| integer().at_least(0), "The newer name of `max_tokens`."),
+    ("echo", |_| boolean().by_default(false), "Put the prompt before the text, with its log-probabilities if asked."),
+    (
+        "best_of",
+        |_| integer().at_least(1).at_most(MAX_CHOICES),
+        "Generate so many texts for each prompt and answer the likeliest `n`; by default `n`. More cannot be streamed.",
+    ),
+    (
+        "logprobs",
+        |_| integer().at_least(0).at_most(MAX_LOGPROBS),
+        "Tell each token's log-probability, and so many of the likeliest tokens'.",
+    ),
+];
+
+fn prompt_schema(limits: &Limits) -> Schema {
+    let text = || string().not_empty();
+    let ids = || list(integer().at_least(0)).at_least_items(1);
+    let several = list(any_of([text(), ids()])).at_least_items(1).at_most_items(limits.max_client_batch_size);
+    any_of([text(), ids(), several])
+}
 
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/v1/completions", post(handler))
@@ -50,13 +87,13 @@ struct Shape {
 }
 
 fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job, Shape), ApiError> {
-    let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+    let mut fields = Fields::of_body(body, state.limits().max_body_bytes, &BODY)?;
     let echo = fields.take("echo")?.unwrap_or(false);
     let mut common = Common::take(&mut fields, state, echo)?;
     let prompts = prompts(state, fields.require("prompt")?)?;
     let num_top_logprobs = fields.take("logprobs")?.map(|n| at_most("logprobs", n, MAX_LOGPROBS)).transpose()?;
     let best_of = take_best_of(&mut fields, &common)?;
-    fields.finish(fields::COMPLETION_FIELDS)?;
+    fields.finish()?;
     let n = common.n;
     let wanted = Wanted {
         echo,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::schema::{Schema, any_of, anything, list, object, string, words};
 
 /// Parts of a message that belong to features this server does not have.
 const NOT_SERVED: &[&str] = &["tool_calls", "function_call", "audio"];
@@ -13,6 +14,21 @@ pub(crate) fn normalize(messages: Vec<Map<String, Value>>) -> Result<Vec<Value>,
         return Err(ApiError::validation("messages", "`messages` cannot be empty"));
     }
     messages.into_iter().enumerate().map(|(index, message)| normalize_one(index, message)).collect()
+}
+
+/// What [`normalize`] takes.
+pub(crate) fn schema() -> Schema {
+    let part = object().property("type", words(&["text"])).property("text", string());
+    let role = words(&["system", "developer", "user", "assistant"]).about("`developer` is `system`.");
+    let content = any_of([string(), list(part)]).or_null();
+    let mut message = object()
+        .property("role", role)
+        .optional("content", content.about("Only the assistant's may be missing. Parts are joined."));
+    for name in NOT_SERVED {
+        let empty = list(anything()).at_most_items(0).or_null();
+        message = message.optional(name, empty.about("Not supported: leave it out."));
+    }
+    list(message.with("additionalProperties", true)).at_least_items(1)
 }
 
 /// Whether the last message is the assistant's: then it is continued, as TGI does.

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use super::sampling_fields::take_sampling;
 use crate::choices::MAX_CHOICES;
 use crate::error::{ApiError, Dialect};
-use crate::fields::Fields;
+use crate::fields::{Accept, Body, Fields, Served};
 use crate::generate::{Job, Prompt, StopText};
 use crate::sampling::{self, Logprobs, Sampling};
+use crate::schema::{any_of, boolean, integer, list, string};
 use crate::state::AppState;
 use crate::validation;
 
@@ -32,6 +33,54 @@ pub(crate) struct Wanted {
     /// Alternatives to each prompt token, if their log-probabilities are wanted at all.
     pub(crate) num_prompt_logprobs: Option<u32>,
 }
+
+/// The fields of [`Common`] that do not choose tokens.
+pub(crate) const COMMON: &[Served] = &[
+    (
+        "model",
+        |_| string().by_default(ANY_MODEL),
+        "Any name is taken and echoed; `tgi` stands for the name of the model that is served.",
+    ),
+    ("stream", |_| boolean().by_default(false), "Answer token by token, ended by `[DONE]`."),
+    ("stream_options", |limits| STREAM_OPTIONS.schema(limits), "Only beside `stream`."),
+    (
+        "n",
+        |_| integer().at_least(1).at_most(MAX_CHOICES).by_default(1),
+        "Choices for each prompt; together with the prompts, no more than one prompt may have.",
+    ),
+    ("min_tokens", |_| integer().at_least(0).by_default(0), "End tokens cannot be chosen before so many others."),
+    ("ignore_eos", |_| boolean().by_default(false), "Go on after an end token, up to `max_tokens`."),
+    (
+        "stop",
+        |limits| any_of([string().not_empty(), list(string().not_empty()).at_most_items(limits.max_stop_sequences)]),
+        "Strings before which the text ends.",
+    ),
+    (
+        "stop_token_ids",
+        |_| list(integer().at_least(0)).by_default(Vec::<Value>::new()),
+        "Further tokens that end the text; ids of the model's vocabulary.",
+    ),
+    ("include_stop_str_in_output", |_| boolean().by_default(false), "Keep the string that ended the text."),
+    ("skip_special_tokens", |_| boolean().by_default(true), "Leave special tokens out of the text."),
+    (
+        "add_special_tokens",
+        |_| boolean(),
+        "Let the tokenizer put the model's special tokens before the prompt. By default it does for a text, not for a \
+         chat, whose template writes them.",
+    ),
+];
+
+const STREAM_OPTIONS: Body = Body {
+    prefix: "stream_options.",
+    required: &[],
+    served: &[&[(
+        "include_usage",
+        |_| boolean().by_default(false),
+        "Count tokens in a chunk of its own before the end.",
+    )]],
+    // Padding against eavesdroppers that measure chunk lengths.
+    unserved: &[&[("include_obfuscation", Accept::Bool(false))]],
+};
 
 /// Shared options, checked.
 #[derive(Debug)]
@@ -156,13 +205,9 @@ fn take_include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiErro
         let message = "`stream_options` is only allowed when `stream` is true";
         return Err(ApiError::validation("stream_options", message));
     }
-    let mut options = Fields::of_object(options, "stream_options.");
+    let mut options = Fields::of_object(options, &STREAM_OPTIONS);
     let include_usage = options.take("include_usage")?.unwrap_or(false);
-    // Padding against eavesdroppers that measure chunk lengths: asking for it is refused, asking for none is not.
-    if options.take("include_obfuscation")?.unwrap_or(false) {
-        return Err(ApiError::not_served("include_obfuscation"));
-    }
-    options.finish(&[])?;
+    options.finish()?;
     Ok(include_usage)
 }
 

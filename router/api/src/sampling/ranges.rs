@@ -1,22 +1,35 @@
 //! The range of each number, in each dialect's words.
 
+use std::ops::{Bound, RangeBounds};
+
 use crate::error::ApiError;
+use crate::fields::Fields;
+use crate::schema::{Schema, integer, number};
 
 /// An option's name and the range one dialect allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     name: &'static str,
-    holds: fn(f32) -> bool,
+    bounds: (Bound<f32>, Bound<f32>),
     words: &'static str,
 }
 
 impl Range {
+    /// The field of this name.
+    pub(crate) fn take(&self, fields: &mut Fields) -> Result<Option<f32>, ApiError> {
+        self.check(fields.take(self.name)?)
+    }
+
+    pub(crate) fn schema(&self) -> Schema {
+        number().within(self.bounds)
+    }
+
     /// `None` stays `None`; a value outside is refused by name. What counts is the value as the worker will see it: a
     /// number that single precision rounds to 0 is 0.
-    pub(crate) fn check(&self, value: Option<f64>) -> Result<Option<f32>, ApiError> {
+    fn check(&self, value: Option<f64>) -> Result<Option<f32>, ApiError> {
         match value.map(|value| value as f32) {
             None => Ok(None),
-            Some(value) if value.is_finite() && (self.holds)(value) => Ok(Some(value)),
+            Some(value) if value.is_finite() && self.bounds.contains(&value) => Ok(Some(value)),
             Some(_) => Err(self.refusal()),
         }
     }
@@ -35,8 +48,17 @@ pub(crate) struct CountRange {
 }
 
 impl CountRange {
+    /// The field of this name.
+    pub(crate) fn take(&self, fields: &mut Fields) -> Result<u32, ApiError> {
+        self.check(fields.take(self.name)?)
+    }
+
+    pub(crate) fn schema(&self) -> Schema {
+        integer().at_least(self.lowest).at_most(i32::MAX)
+    }
+
     /// Nothing and what is not positive are 0, which is off.
-    pub(crate) fn check(&self, value: Option<i32>) -> Result<u32, ApiError> {
+    fn check(&self, value: Option<i32>) -> Result<u32, ApiError> {
         match value {
             Some(value) if value < self.lowest => {
                 Err(ApiError::validation(self.name, format!("`{}` must be {}", self.name, self.words)))
@@ -48,41 +70,45 @@ impl CountRange {
 
 /// TGI's ranges, in TGI's words: neutral values are refused for some options.
 pub(crate) mod native {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+
     use super::{CountRange, Range};
 
     pub(crate) const TEMPERATURE: Range =
-        Range { name: "temperature", holds: |value| value > 0.0, words: "strictly positive" };
+        Range { name: "temperature", bounds: (Excluded(0.0), Unbounded), words: "strictly positive" };
     pub(crate) const REPETITION_PENALTY: Range =
-        Range { name: "repetition_penalty", holds: |value| value > 0.0, words: "strictly positive" };
+        Range { name: "repetition_penalty", bounds: (Excluded(0.0), Unbounded), words: "strictly positive" };
     pub(crate) const FREQUENCY_PENALTY: Range =
-        Range { name: "frequency_penalty", holds: |value| (-2.0..=2.0).contains(&value), words: ">= -2.0 and <= 2.0" };
+        Range { name: "frequency_penalty", bounds: (Included(-2.0), Included(2.0)), words: ">= -2.0 and <= 2.0" };
     pub(crate) const TOP_K: CountRange = CountRange { name: "top_k", lowest: 1, words: "strictly positive" };
     pub(crate) const TOP_P: Range =
-        Range { name: "top_p", holds: |value| value > 0.0 && value < 1.0, words: "> 0.0 and < 1.0" };
+        Range { name: "top_p", bounds: (Excluded(0.0), Excluded(1.0)), words: "> 0.0 and < 1.0" };
     pub(crate) const TYPICAL_P: Range =
-        Range { name: "typical_p", holds: |value| value > 0.0 && value < 1.0, words: "> 0.0 and < 1.0" };
+        Range { name: "typical_p", bounds: (Excluded(0.0), Excluded(1.0)), words: "> 0.0 and < 1.0" };
 }
 
 /// OpenAI's ranges, and those of the common extensions.
 pub(crate) mod openai {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+
     use super::{CountRange, Range};
 
     pub(crate) const TEMPERATURE: Range =
-        Range { name: "temperature", holds: |value| (0.0..=2.0).contains(&value), words: ">= 0 and <= 2" };
+        Range { name: "temperature", bounds: (Included(0.0), Included(2.0)), words: ">= 0 and <= 2" };
     pub(crate) const TOP_P: Range =
-        Range { name: "top_p", holds: |value| (0.0..=1.0).contains(&value), words: ">= 0 and <= 1" };
+        Range { name: "top_p", bounds: (Included(0.0), Included(1.0)), words: ">= 0 and <= 1" };
     pub(crate) const TOP_K: CountRange =
         CountRange { name: "top_k", lowest: -1, words: "positive, or 0 or -1 for off" };
     pub(crate) const TYPICAL_P: Range =
-        Range { name: "typical_p", holds: |value| value > 0.0 && value <= 1.0, words: "> 0 and <= 1" };
+        Range { name: "typical_p", bounds: (Excluded(0.0), Included(1.0)), words: "> 0 and <= 1" };
     pub(crate) const MIN_P: Range =
-        Range { name: "min_p", holds: |value| (0.0..=1.0).contains(&value), words: ">= 0 and <= 1" };
+        Range { name: "min_p", bounds: (Included(0.0), Included(1.0)), words: ">= 0 and <= 1" };
     pub(crate) const REPETITION_PENALTY: Range =
-        Range { name: "repetition_penalty", holds: |value| value > 0.0, words: "strictly positive" };
+        Range { name: "repetition_penalty", bounds: (Excluded(0.0), Unbounded), words: "strictly positive" };
     pub(crate) const FREQUENCY_PENALTY: Range =
-        Range { name: "frequency_penalty", holds: |value| (-2.0..=2.0).contains(&value), words: ">= -2 and <= 2" };
+        Range { name: "frequency_penalty", bounds: (Included(-2.0), Included(2.0)), words: ">= -2 and <= 2" };
     pub(crate) const PRESENCE_PENALTY: Range =
-        Range { name: "presence_penalty", holds: |value| (-2.0..=2.0).contains(&value), words: ">= -2 and <= 2" };
+        Range { name: "presence_penalty", bounds: (Included(-2.0), Included(2.0)), words: ">= -2 and <= 2" };
 }
 
 #[cfg(test)]

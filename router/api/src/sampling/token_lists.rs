@@ -4,6 +4,7 @@ use forebay_text::Tokenizer;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::schema::{Schema, any_of, anything, list, number, object, string};
 
 /// Biased tokens, listed ids and bad words of one request: each costs the worker work at every step.
 const MAX_BIASED_TOKENS: usize = 1024;
@@ -39,6 +40,13 @@ pub(crate) fn logit_bias(value: &Value, vocab_size: u32) -> Result<Vec<(u32, f32
         .collect()
 }
 
+/// What [`logit_bias`] takes, but for the vocabulary.
+pub(crate) fn logit_bias_schema() -> Schema {
+    let bias = number().at_least(*BIAS.start()).at_most(*BIAS.end());
+    let map = object().with("additionalProperties", bias).with("maxProperties", MAX_BIASED_TOKENS);
+    any_of([map, list(anything()).at_most_items(0)])
+}
+
 /// A list of ids, each in the vocabulary, without repetitions and in order.
 pub(crate) fn token_ids(name: &str, mut ids: Vec<u32>, vocab_size: u32) -> Result<Vec<u32>, ApiError> {
     ids.sort_unstable();
@@ -54,6 +62,11 @@ pub(crate) fn bad_words(words: Vec<String>) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::validation("bad_words", "`bad_words` must not hold empty strings"));
     }
     Ok(words)
+}
+
+/// What [`bad_words`] takes.
+pub(crate) fn bad_words_schema() -> Schema {
+    list(string().not_empty()).at_most_items(MAX_BAD_WORDS).by_default(Vec::<Value>::new())
 }
 
 /// The token runs that spell each word, both at the beginning of a text and after a space: a tokenizer writes these two

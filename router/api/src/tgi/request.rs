@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::choices::MAX_CHOICES;
 use crate::error::{ApiError, Dialect};
-use crate::fields::{self, Fields};
+use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, StopText};
 use crate::sampling::{Logprobs, Sampling, native};
+use crate::schema::{boolean, integer, list, string};
 use crate::state::AppState;
 use crate::validation;
 
@@ -19,6 +20,92 @@ pub(crate) type JsonBody = Result<Json<Map<String, Value>>, JsonRejection>;
 
 /// The feature by which a worker says that it can score prompts.
 const PROMPT_LOGPROBS: &str = "prompt_logprobs";
+
+/// The body of every native route that reads a prompt.
+pub(crate) const BODY: Body =
+    Body { prefix: "", required: &["inputs"], served: &[INPUTS], unserved: &[fields::NATIVE_BODY] };
+
+/// Its `parameters`.
+const PARAMETERS: Body =
+    Body { prefix: "parameters.", required: &[], served: &[CHOOSING, ENDING], unserved: &[fields::NATIVE_PARAMETERS] };
+
+const INPUTS: &[Served] = &[
+    ("inputs", |_| string().not_empty(), "The prompt."),
+    ("parameters", |limits| PARAMETERS.schema(limits), "How to generate. Without it, tokens are sampled."),
+    ("stream", |_| boolean().by_default(false), "Answer token by token. Only `/` looks at it: other routes decide it."),
+];
+
+/// How tokens are chosen.
+const CHOOSING: &[Served] = &[
+    (
+        "best_of",
+        |limits| integer().at_least(1).at_most(limits.max_best_of.min(u64::from(MAX_CHOICES))).by_default(1),
+        "Generate so many texts and answer the likeliest. More than one needs sampling, no `seed` and no stream.",
+    ),
+    ("do_sample", |_| boolean().by_default(false), "Sample, rather than take the likeliest token each time."),
+    (
+        "temperature",
+        |_| native::TEMPERATURE.schema().by_default(1.0),
+        "What logits are divided by before sampling; switches it on unless 1.",
+    ),
+    (
+        "repetition_penalty",
+        |_| native::REPETITION_PENALTY.schema().by_default(1.0),
+        "What makes tokens of prompt and text less likely, if above 1.",
+    ),
+    (
+        "frequency_penalty",
+        |_| native::FREQUENCY_PENALTY.schema().by_default(0.0),
+        "Subtracted from a token's logit, times its share of the prompt's and the text's tokens.",
+    ),
+    ("top_k", |_| native::TOP_K.schema(), "Sample among so many of the likeliest tokens."),
+    ("top_p", |_| native::TOP_P.schema(), "Sample among the likeliest tokens that together have this probability."),
+    (
+        "typical_p",
+        |_| native::TYPICAL_P.schema(),
+        "Sample among the most typical tokens that together have this probability.",
+    ),
+    (
+        "seed",
+        |_| integer().at_least(0).at_most(u64::MAX),
+        "Makes a sampled text repeatable; one is made, and told in `details`, if there is none.",
+    ),
+];
+
+/// Where a text ends and what is told of it.
+const ENDING: &[Served] = &[
+    (
+        "max_new_tokens",
+        |_| integer().at_least(1),
+        "Generate so many tokens at most; by default, as many as fit into the model's context.",
+    ),
+    (
+        "stop",
+        |limits| list(string().not_empty()).at_most_items(limits.max_stop_sequences).by_default(Vec::<Value>::new()),
+        "Strings after which the text ends; it keeps them.",
+    ),
+    (
+        "truncate",
+        |_| integer().at_least(1),
+        "Use only so many of the prompt's last tokens; at most as many as a prompt may have.",
+    ),
+    (
+        "return_full_text",
+        |_| boolean(),
+        "Put the prompt before the text. By default only `/` does, if the model's task is `text-generation` or unknown.",
+    ),
+    ("details", |_| boolean().by_default(false), "Tell how the text ended, and each token with its log-probability."),
+    (
+        "decoder_input_details",
+        |_| boolean().by_default(false),
+        "Score the prompt's tokens too, in `details.prefill`; not in a stream.",
+    ),
+    (
+        "top_n_tokens",
+        |limits| integer().at_least(0).at_most(limits.max_top_n_tokens).by_default(0),
+        "Tell so many of the likeliest tokens at each position, and all that tie with the last.",
+    ),
+];
 
 /// A request with its `parameters` not yet looked at.
 #[derive(Debug)]
@@ -48,18 +135,18 @@ pub(crate) struct Route {
 
 impl GenerateRequest {
     pub(crate) fn parse(state: &AppState, body: JsonBody) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(body, state.limits().max_body_bytes)?;
+        let mut fields = Fields::of_body(body, state.limits().max_body_bytes, &BODY)?;
         let inputs = fields.require("inputs")?;
         let stream = fields.take("stream")?.unwrap_or(false);
         let parameters = fields.take::<Map<String, Value>>("parameters")?;
-        fields.finish(&[fields::NATIVE_BODY])?;
-        Ok(Self { inputs, stream, parameters: parameters.map(|values| Fields::of_object(values, "parameters.")) })
+        fields.finish()?;
+        Ok(Self { inputs, stream, parameters: parameters.map(|values| Fields::of_object(values, &PARAMETERS)) })
     }
 
     /// Checks everything but lengths.
     pub(crate) fn into_job(self, state: &AppState, route: Route) -> Result<(Job, Options), ApiError> {
         let samples_by_default = self.parameters.is_none();
-        let mut fields = self.parameters.unwrap_or_else(|| Fields::of_object(Map::new(), "parameters."));
+        let mut fields = self.parameters.unwrap_or_else(|| Fields::of_object(Map::new(), &PARAMETERS));
         let (sampling, best_of) = take_sampling(&mut fields, state, route, samples_by_default)?;
         let max_new_tokens = fields.take::<u32>("max_new_tokens")?;
         if max_new_tokens == Some(0) {
@@ -72,7 +159,7 @@ impl GenerateRequest {
         let truncate = take_truncate(&mut fields, state)?;
         let details = fields.take("details")?.unwrap_or(false) || decoder_input_details;
         let return_full_text = fields.take("return_full_text")?.unwrap_or(route.return_full_text);
-        fields.finish(&[fields::NATIVE_PARAMETERS])?;
+        fields.finish()?;
         if self.inputs.is_empty() {
             return Err(ApiError::validation("inputs", "`inputs` cannot be empty"));
         }
@@ -114,12 +201,12 @@ fn take_sampling(
 ) -> Result<(Sampling, u32), ApiError> {
     let best_of = fields.take::<u64>("best_of")?;
     let do_sample = fields.take("do_sample")?.unwrap_or(samples_by_default);
-    let temperature = native::TEMPERATURE.check(fields.take("temperature")?)?;
-    let repetition_penalty = native::REPETITION_PENALTY.check(fields.take("repetition_penalty")?)?;
-    let frequency_penalty = native::FREQUENCY_PENALTY.check(fields.take("frequency_penalty")?)?;
-    let top_k = native::TOP_K.check(fields.take("top_k")?)?;
-    let top_p = native::TOP_P.check(fields.take("top_p")?)?;
-    let typical_p = native::TYPICAL_P.check(fields.take("typical_p")?)?;
+    let temperature = native::TEMPERATURE.take(fields)?;
+    let repetition_penalty = native::REPETITION_PENALTY.take(fields)?;
+    let frequency_penalty = native::FREQUENCY_PENALTY.take(fields)?;
+    let top_k = native::TOP_K.take(fields)?;
+    let top_p = native::TOP_P.take(fields)?;
+    let typical_p = native::TYPICAL_P.take(fields)?;
     let seed = fields.take::<u64>("seed")?;
     let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
     let samples = do_sample || temperature_samples || top_k > 0 || top_p.is_some() || typical_p.is_some();
