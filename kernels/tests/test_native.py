@@ -30,8 +30,27 @@ def test_a_forced_set_holds_inside_the_block_only():
         pass
 
 
-def test_without_the_native_library_the_import_says_what_is_missing(monkeypatch):
+def test_without_the_native_library_its_first_use_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "forebay_kernels._native", None)
     monkeypatch.delattr(forebay_kernels, "_native")
-    with pytest.raises(ImportError, match=r"`forebay_kernels\._native`.*install the wheel"):
+    try:
         importlib.reload(native)
+        with pytest.raises(ImportError, match=r"`forebay_kernels\._native`.*install the wheel"):
+            native.native_info()
+    finally:
+        monkeypatch.undo()
+        importlib.reload(native)
+    assert native.native_info()["num_threads"]
+
+
+def test_torch_computes_in_place_of_the_native_library_inside_the_block_only():
+    tensor = torch.zeros(1)
+    assert native.runs_native(tensor) and native.native_serves(torch.device("cpu"))
+    with forebay_kernels.force_torch():
+        assert not native.runs_native(tensor) and not native.native_serves(torch.device("cpu"))
+        with forebay_kernels.force_torch():
+            pass
+        assert not native.runs_native(tensor)
+    assert native.runs_native(tensor)
+    assert not native.runs_native(torch.zeros(1, device="meta"))
+    assert not native.native_serves(torch.device("cuda", 1))

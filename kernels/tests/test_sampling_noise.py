@@ -3,9 +3,12 @@ import math
 import pytest
 import torch
 
+from forebay_kernels import force_torch
+from forebay_kernels.ops import sampling_noise
 from forebay_kernels.ops.sampling_noise import (
     gumbel_argmax,
     gumbel_argmax_reference,
+    gumbel_argmax_torch,
     gumbel_noise_reference,
     logsumexp,
     token_logprobs,
@@ -25,6 +28,20 @@ def test_draws_equal_those_with_noise_for_every_token(instruction_set, num_token
     positions_R = torch.tensor([0, 1, 1 << 40, 77])
     expected_R = gumbel_argmax_reference(logits_RV, seeds_R, positions_R)
     assert torch.equal(gumbel_argmax(logits_RV, seeds_R, positions_R), expected_R)
+    assert torch.equal(gumbel_argmax_torch(logits_RV, seeds_R, positions_R), expected_R)
+
+
+@pytest.mark.parametrize("tile", [1, 3000, 1 << 22])
+def test_what_runs_on_a_gpu_draws_the_ids_that_the_cpu_draws(monkeypatch, tile):
+    """The same operators on CPU: the noise is integers until its logarithm, and no sum is near enough to another."""
+    monkeypatch.setattr(sampling_noise, "_TILE_TOKENS", tile)
+    logits_RV = noise(64, 1000, seed=7) * 3
+    logits_RV[::3, 100:] = -torch.inf
+    seeds_R = torch.randint(-(1 << 62), 1 << 62, (64,), generator=torch.Generator().manual_seed(8))
+    positions_R = torch.arange(64) * 1009
+    expected_R = gumbel_argmax(logits_RV, seeds_R, positions_R)
+    with force_torch():
+        assert torch.equal(gumbel_argmax(logits_RV, seeds_R, positions_R), expected_R)
 
 
 def test_draws_follow_the_softmax(instruction_set):
@@ -54,6 +71,13 @@ def test_minus_infinity_never_wins_and_a_hopeless_row_yields_minus_one(instructi
     seeds_R = torch.arange(4)
     assert gumbel_argmax(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
     assert gumbel_argmax_reference(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
+    assert gumbel_argmax_torch(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
+
+
+def test_of_equal_sums_the_lowest_index_wins_by_torch_too(monkeypatch):
+    monkeypatch.setattr(sampling_noise, "_noise", lambda seeds, positions, tokens: torch.zeros_like(tokens).double())
+    logits_RV = torch.tensor([[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 1.0, 2.0]])
+    assert gumbel_argmax_torch(logits_RV, torch.zeros(2).long(), torch.zeros(2).long()).tolist() == [1, 0]
 
 
 def test_a_draw_does_not_depend_on_the_other_rows(instruction_set):

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 ActivationKind = Literal["silu", "gelu", "gelu_tanh"]
 """`gelu` is exact (by erf); `gelu_tanh` is what `transformers` calls `gelu_pytorch_tanh` and `gelu_new`."""
@@ -34,9 +34,9 @@ def activation(x_TI: Tensor, kind: ActivationKind) -> Tensor:
 
     Source: GELU, arXiv 1606.08415.
     """
-    if not x_TI.is_cpu:
+    if not runs_native(x_TI):
         return activation_reference(x_TI, kind)
-    return _native.activation(x_TI, kind)
+    return library.activation(x_TI, kind)
 
 
 def activation_reference(x_TI: Tensor, kind: ActivationKind) -> Tensor:
@@ -57,9 +57,9 @@ def gated_activation(gate_up_T2I: Tensor, kind: ActivationKind) -> Tensor:
 
     Source: SwiGLU and GEGLU, arXiv 2002.05202.
     """
-    if not gate_up_T2I.is_cpu:
+    if not runs_native(gate_up_T2I):
         return gated_activation_reference(gate_up_T2I, kind)
-    return _native.gated_activation(gate_up_T2I, kind)
+    return library.gated_activation(gate_up_T2I, kind)
 
 
 def gated_activation_reference(gate_up_T2I: Tensor, kind: ActivationKind) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: T = tokens in the step, K = kv heads, D = head width.
 
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 
 def write_kv_cache(
@@ -24,10 +24,10 @@ def write_kv_cache(
     Raises:
         ValueError: for a shape, stride or slot that does not fit, naming it. TypeError: for a dtype.
     """
-    if not key_TKD.is_cpu:
+    if not runs_native(key_TKD):
         write_kv_cache_reference(key_TKD, value_TKD, key_cache, value_cache, slot_mapping_T)
         return
-    _native.write_kv_cache(key_TKD, value_TKD, key_cache, value_cache, slot_mapping_T)
+    library.write_kv_cache(key_TKD, value_TKD, key_cache, value_cache, slot_mapping_T)
 
 
 def write_kv_cache_reference(

@@ -7,7 +7,7 @@ P = positions of one sequence, Lq = queries of one sequence.
 import torch
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 
 def paged_attention(  # noqa: PLR0913 - the field's signature
@@ -50,9 +50,9 @@ def paged_attention(  # noqa: PLR0913 - the field's signature
     Source: paged attention, arXiv 2309.06180; online softmax, arXiv 1805.02867; soft caps, arXiv 2408.00118.
     """
     tensors = (q_THD, key_cache, value_cache, block_tables_SB, context_lens_S, cu_seqlens_q_S1)
-    if not q_THD.is_cpu:
+    if not runs_native(q_THD):
         return paged_attention_reference(*tensors, scale, window=window, softcap=softcap)
-    return _native.paged_attention(*tensors, scale, window, softcap)
+    return library.paged_attention(*tensors, scale, window, softcap)
 
 
 def paged_attention_reference(  # noqa: PLR0913 - the op's signature

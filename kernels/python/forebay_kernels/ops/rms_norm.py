@@ -5,7 +5,7 @@ Shapes: T = tokens in the step, D = width that is normalized: the model's, or a 
 
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -28,9 +28,9 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
 
     Source: arXiv 1910.07467, eq. 4.
     """
-    if not x_TD.is_cpu:
+    if not runs_native(x_TD):
         return rms_norm_reference(x_TD, weight_D, eps, residual_TD)
-    return _native.rms_norm(x_TD, weight_D, eps, residual_TD)
+    return library.rms_norm(x_TD, weight_D, eps, residual_TD)
 
 
 def rms_norm_reference(

@@ -6,7 +6,7 @@ Shapes: T = tokens in the step, H = query heads, K = kv heads, D = head width, P
 import torch
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 from forebay_kernels.ops.kv_cache import write_kv_cache_reference
 
 
@@ -42,12 +42,12 @@ def rotary_write_kv(  # noqa: PLR0913 - the field's signature
 
     Source: arXiv 2104.09864.
     """
-    if not q_THD.is_cpu:
+    if not runs_native(q_THD):
         rotary_write_kv_reference(
             q_THD, k_TKD, v_TKD, cos_sin_cache_PR, positions_T, key_cache, value_cache, slot_mapping_T
         )
         return
-    _native.rotary_write_kv(q_THD, k_TKD, v_TKD, cos_sin_cache_PR, positions_T, key_cache, value_cache, slot_mapping_T)
+    library.rotary_write_kv(q_THD, k_TKD, v_TKD, cos_sin_cache_PR, positions_T, key_cache, value_cache, slot_mapping_T)
 
 
 def rotary_write_kv_reference(  # noqa: PLR0913 - the op's signature

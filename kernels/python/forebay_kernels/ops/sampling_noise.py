@@ -6,12 +6,17 @@ Shapes: R = rows (tokens to sample), V = vocabulary.
 import torch
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+
+_REACH = 26.1
+"""More than the noise of any two tokens can differ by: a token further below its row's best logit cannot win."""
+_TILE_TOKENS = 1 << 22
+"""Noise made at once by torch: some ten int64 temporaries of this many words, 32 MiB each."""
 
 
 def gumbel_argmax(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Tensor:
@@ -34,9 +39,34 @@ def gumbel_argmax(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Te
 
     Source: Philox, Salmon et al., SC 2011; Gumbel-max, arXiv 1411.0030.
     """
-    if not logits_RV.is_cpu:
-        return gumbel_argmax_reference(logits_RV, seeds_R, positions_R)
-    return _native.gumbel_argmax(logits_RV, seeds_R, positions_R)
+    if not runs_native(logits_RV):
+        return gumbel_argmax_torch(logits_RV, seeds_R, positions_R)
+    return library.gumbel_argmax(logits_RV, seeds_R, positions_R)
+
+
+def gumbel_argmax_torch(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Tensor:
+    """Compute what `gumbel_argmax` computes with torch operators, on any device: noise for tokens that can win.
+
+    In tiles of rows, so that what it holds does not grow with their number. float64 inside.
+    """
+    size = max(1, _TILE_TOKENS // logits_RV.shape[1])
+    tiles = (torch.split(tensor, size) for tensor in (logits_RV, seeds_R, positions_R))
+    return torch.cat([_draw_tile(*tile) for tile in zip(*tiles, strict=True)])
+
+
+def _draw_tile(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Tensor:
+    num_rows, num_tokens = logits_RV.shape
+    best_R = logits_RV.amax(dim=1)
+    hopeless_R = logits_RV.isnan().any(dim=1) | ~best_R.isfinite()
+    rows_N, tokens_N = torch.where(logits_RV >= (best_R - _REACH)[:, None])
+    noise_N = _noise(seeds_R[rows_N], positions_R[rows_N], tokens_N)
+    values_N = logits_RV[rows_N, tokens_N].double() + noise_N
+    largest_R = torch.full((num_rows,), -torch.inf, dtype=torch.float64, device=logits_RV.device)
+    largest_R.scatter_reduce_(0, rows_N, values_N, "amax")
+    # Of equal sums the lowest index wins; one that lost is out of the race for the lowest.
+    indices_N = torch.where(values_N == largest_R[rows_N], tokens_N, num_tokens)
+    ids_R = torch.full((num_rows,), num_tokens, dtype=torch.int64, device=logits_RV.device)
+    return torch.where(hopeless_R, -1, ids_R.scatter_reduce_(0, rows_N, indices_N, "amin"))
 
 
 def gumbel_argmax_reference(logits_RV: Tensor, seeds_R: Tensor, positions_R: Tensor) -> Tensor:
@@ -51,14 +81,13 @@ def gumbel_argmax_reference(logits_RV: Tensor, seeds_R: Tensor, positions_R: Ten
 def gumbel_noise_reference(seeds_R: Tensor, positions_R: Tensor, num_tokens: int) -> Tensor:
     """Return the noise of all tokens, float64 [R, num_tokens]."""
     tokens_V = torch.arange(num_tokens, device=seeds_R.device)
-    zeros_RV = torch.zeros((seeds_R.shape[0], num_tokens), dtype=torch.int64, device=seeds_R.device)
-    counter = [
-        zeros_RV + (positions_R & _WORD)[:, None],
-        zeros_RV + ((positions_R >> 32) & _WORD)[:, None],
-        zeros_RV + tokens_V,
-        zeros_RV,
-    ]
-    key = [(seeds_R & _WORD)[:, None], ((seeds_R >> 32) & _WORD)[:, None]]
+    return _noise(seeds_R[:, None], positions_R[:, None], tokens_V[None])
+
+
+def _noise(seeds: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
+    """Return the noise of tokens, float64; the three int64 tensors are broadcast against each other."""
+    counter = [positions & _WORD, (positions >> 32) & _WORD, tokens, torch.zeros_like(tokens)]
+    key = [seeds & _WORD, (seeds >> 32) & _WORD]
     for _ in range(_ROUNDS):
         # Products of two 32-bit words wrap in int64, which leaves both halves' bits right.
         first, second = counter[0] * _MULTIPLIERS[0], counter[2] * _MULTIPLIERS[1]
@@ -85,9 +114,9 @@ def token_logprobs(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
     Raises:
         ValueError: for a shape or an index that does not fit, naming it. TypeError: for a dtype.
     """
-    if not logits_RV.is_cpu:
+    if not runs_native(logits_RV):
         return token_logprobs_reference(logits_RV, ids_R)
-    return _native.token_logprobs(logits_RV, ids_R)
+    return library.token_logprobs(logits_RV, ids_R)
 
 
 def token_logprobs_reference(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
@@ -101,6 +130,6 @@ def logsumexp(logits_RV: Tensor) -> Tensor:
     Raises:
         ValueError: for a shape that does not fit. TypeError: for a dtype.
     """
-    if not logits_RV.is_cpu:
+    if not runs_native(logits_RV):
         return logits_RV.logsumexp(dim=1)
-    return _native.logsumexp(logits_RV)
+    return library.logsumexp(logits_RV)

@@ -6,7 +6,7 @@ Shapes: R = rows (tokens to sample), V = vocabulary.
 import torch
 from torch import Tensor
 
-from forebay_kernels import _native
+from forebay_kernels.native import library, runs_native
 
 
 def kth_largest(logits_RV: Tensor, ks_R: Tensor) -> Tensor:
@@ -22,9 +22,9 @@ def kth_largest(logits_RV: Tensor, ks_R: Tensor) -> Tensor:
     Raises:
         ValueError: for a shape that does not fit. TypeError: for a dtype.
     """
-    if not logits_RV.is_cpu:
+    if not runs_native(logits_RV):
         return kth_largest_reference(logits_RV, ks_R)
-    return _native.kth_largest(logits_RV, ks_R)
+    return library.kth_largest(logits_RV, ks_R)
 
 
 def kth_largest_reference(logits_RV: Tensor, ks_R: Tensor) -> Tensor:
@@ -54,9 +54,9 @@ def mass_window(logits_RV: Tensor, floors_R: Tensor, centres_R: Tensor, shares_R
     Raises:
         ValueError: for a shape that does not fit. TypeError: for a dtype.
     """
-    if not logits_RV.is_cpu:
+    if not runs_native(logits_RV):
         return mass_window_reference(logits_RV, floors_R, centres_R, shares_R)
-    low_R, high_R = _native.mass_window(logits_RV, floors_R, centres_R, shares_R).unbind(1)
+    low_R, high_R = library.mass_window(logits_RV, floors_R, centres_R, shares_R).unbind(1)
     return low_R, high_R
 
 
@@ -96,9 +96,9 @@ def mean_logit(logits_RV: Tensor, floors_R: Tensor) -> Tensor:
     Raises:
         ValueError: for a shape that does not fit. TypeError: for a dtype.
     """
-    if not logits_RV.is_cpu:
+    if not runs_native(logits_RV):
         return mean_logit_reference(logits_RV, floors_R)
-    return _native.mean_logit(logits_RV, floors_R)
+    return library.mean_logit(logits_RV, floors_R)
 
 
 def mean_logit_reference(logits_RV: Tensor, floors_R: Tensor) -> Tensor:
