@@ -81,8 +81,9 @@ class Runner:
             context_lens_S=torch.tensor([before + len(ids) for _, before, ids in rows], dtype=torch.int32),
             cu_seqlens_q_S1=torch.tensor(np.cumsum([0, *lens]), dtype=torch.int32),
             slot_mapping_T=tables[owners, positions // BLOCK_SIZE].long() * BLOCK_SIZE + positions % BLOCK_SIZE,
-            max_query_len=max(lens),
-            max_context_len=max(before + len(ids) for _, before, ids in rows),
+            block_size=BLOCK_SIZE,
+            host_query_lens_S=np.array(lens),
+            host_context_lens_S=np.array([before + len(ids) for _, before, ids in rows]),
         )
         ids_T = torch.tensor([token for _, _, ids in rows for token in ids])
         with torch.inference_mode():

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from forebay_worker.attention.backend import AttentionMetadata
+from forebay_worker.device import upload
 from forebay_worker.plan import PlanError, RowFlag, SequenceError, StepPlan
 from forebay_worker.sequences import I64, SequenceTable
 
@@ -165,15 +166,15 @@ def _slot_mapping(table: SequenceTable, slots_T: I64, positions_T: I64) -> I64:
 def _metadata(
     table: SequenceTable, slots_S: I64, ends_S: I64, cu_seqlens_S1: I64, slot_mapping_T: I64
 ) -> AttentionMetadata:
-    max_context_len = int(ends_S.max(initial=0))
-    num_blocks = -(-max_context_len // table.capabilities.block_size)
+    num_blocks = -(-int(ends_S.max(initial=0)) // table.capabilities.block_size)
     return AttentionMetadata(
         block_tables_SB=_tensor(table, np.ascontiguousarray(table.block_tables[slots_S, :num_blocks])),
         context_lens_S=_tensor(table, ends_S.astype(np.int32)),
         cu_seqlens_q_S1=_tensor(table, cu_seqlens_S1.astype(np.int32)),
         slot_mapping_T=_tensor(table, slot_mapping_T),
-        max_query_len=int(np.diff(cu_seqlens_S1).max(initial=0)),
-        max_context_len=max_context_len,
+        block_size=table.capabilities.block_size,
+        host_query_lens_S=np.diff(cu_seqlens_S1),
+        host_context_lens_S=ends_S,
     )
 
 
@@ -191,4 +192,4 @@ def _prompt_spans(
 
 
 def _tensor(table: SequenceTable, array: npt.NDArray[np.generic]) -> torch.Tensor:
-    return torch.from_numpy(array).to(table.last_token_S.device, non_blocking=True)
+    return upload(array, table.last_token_S.device)

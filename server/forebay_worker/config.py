@@ -43,7 +43,7 @@ class WorkerConfig:
     """The cache's size in tokens, in place of bytes; rounded up to whole blocks."""
     max_run_ahead: int = 3
     attention: str = "auto"
-    """auto, paged (the CPU kernel) or sdpa (the torch reference)."""
+    """auto, paged (the CPU kernel), batched (by torch, everywhere) or sdpa (its reference)."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:

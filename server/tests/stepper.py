@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from forebay_worker.attention.backend import AttentionMetadata
@@ -66,8 +67,9 @@ class Stepper:
             context_lens_S=torch.tensor([self.lens[s] for s, _ in rows], dtype=torch.int32),
             cu_seqlens_q_S1=torch.tensor([0, *torch.tensor(lens).cumsum(0).tolist()], dtype=torch.int32),
             slot_mapping_T=torch.tensor(slots),
-            max_query_len=max(lens),
-            max_context_len=max(self.lens[s] for s, _ in rows),
+            block_size=BLOCK_SIZE,
+            host_query_lens_S=np.array(lens),
+            host_context_lens_S=np.array([self.lens[s] for s, _ in rows]),
         )
         ids_T = torch.tensor([token for _, ids in rows for token in ids])
         with torch.inference_mode():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from forebay_kernels import force_torch
 from forebay_worker.config import WorkerConfig
 from forebay_worker.executor import Executor
 from forebay_worker.pb import worker_pb2 as pb
@@ -93,7 +94,7 @@ def run_mixed(executor: Executor, prompts: list[list[int]], max_chunk: int, **sa
     return texts
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "paged"])
+@pytest.mark.parametrize("attention", ["sdpa", "batched", "paged"])
 @pytest.mark.parametrize("max_chunk", [3, 40])
 def test_chunked_and_batched_greedy_text_equals_transformers(
     reference: tuple[Path, Any], greedy: list[list[int]], max_chunk: int, attention: str
@@ -109,7 +110,20 @@ def test_sampled_text_depends_on_prompt_and_seed_alone(reference: tuple[Path, An
     assert together == alone
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "paged"])
+def test_torchs_operators_alone_give_the_text_of_the_kernels(reference: tuple[Path, Any], greedy: list[list[int]]):
+    """What runs on a GPU, run on CPU: every op of a step, and every sampling option that cuts or draws."""
+    options = {"temperature": 0.9, "top_k": 40, "top_p": 0.9, "typical_p": 0.95, "min_p": 0.01, "seed": 5}
+    options |= {"repetition_penalty": 1.2, "frequency_penalty": 0.2, "presence_penalty": 0.1}
+    config = worker_config(reference[0], attention="auto")
+    by_kernels = run_mixed(start_executor(config), PROMPTS, 16, **options)
+    with force_torch():
+        executor = start_executor(config)
+        assert executor.capabilities.attention_backend == "batched"
+        assert run_mixed(executor, PROMPTS, 16, **options) == by_kernels
+        assert run_mixed(start_executor(config), PROMPTS, 16) == greedy
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "batched", "paged"])
 def test_a_sequence_of_nan_leaves_nothing_behind_in_the_blocks_it_held(
     reference: tuple[Path, Any], greedy: list[list[int]], attention: str
 ):

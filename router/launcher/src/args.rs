@@ -63,8 +63,9 @@ pub(crate) struct ModelArgs {
     /// The model, as `--model-id` names it.
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// A model id on the Hugging Face hub, a folder with `config.json` and safetensors, or a `.gguf` file. Without
-    /// it the bundled SmolLM2-135M-Instruct is served.
+    /// A model id on the Hugging Face hub, a folder with `config.json` and safetensors, or a `.gguf` file; of a GGUF
+    /// model in several parts the first, `NAME-00001-of-0000N.gguf`. Without it the bundled SmolLM2-135M-Instruct is
+    /// served.
     #[arg(long, env)]
     pub(crate) model_id: Option<String>,
     /// The branch, tag or commit of a model on the hub.
@@ -106,8 +107,9 @@ pub(crate) struct WorkerArgs {
     /// Where the model runs.
     #[arg(long, env = "FOREBAY_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
     pub(crate) device: String,
-    /// The attention backend: `paged` is the kernel, `sdpa` the reference in torch.
-    #[arg(long, env = "FOREBAY_ATTENTION", default_value = "auto", value_parser = ["auto", "paged", "sdpa"])]
+    /// The attention backend: `paged` is the CPU kernel, `batched` is made of torch's operators and runs everywhere,
+    /// `sdpa` is their reference, row by row. `auto` takes `paged` where it can.
+    #[arg(long, env = "FOREBAY_ATTENTION", default_value = "auto", value_parser = ["auto", "paged", "batched", "sdpa"])]
     pub(crate) attention: String,
     /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
     #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]

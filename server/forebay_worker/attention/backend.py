@@ -7,11 +7,13 @@ D = head_dim.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol
 
 from torch import Tensor
 
 from forebay_worker.attention.rotation import Rotation
+from forebay_worker.attention.row_groups import I64, RowGroup, group_rows
 from forebay_worker.kv_cache import LayerKvCache
 
 
@@ -27,8 +29,21 @@ class AttentionMetadata:
     """int32 [S + 1]; row s holds tokens cu[s] to cu[s + 1], the last of its context."""
     slot_mapping_T: Tensor
     """int64; block * block_size + offset of each token's cache entry."""
-    max_query_len: int
-    max_context_len: int
+    block_size: int
+    host_query_lens_S: I64
+    """Tokens of each row; on the host, so that no backend waits for the device to read them."""
+    host_context_lens_S: I64
+
+    @functools.cached_property
+    def row_groups(self) -> tuple[RowGroup, ...]:
+        """The rows in batches of like length, for all layers."""
+        lens = self.host_query_lens_S, self.host_context_lens_S
+        return group_rows(*lens, self.block_tables_SB, self.block_size)
+
+    @functools.cached_property
+    def cache_places_T(self) -> tuple[Tensor, Tensor]:
+        """(block, offset in it) of each token's cache entry, for all layers."""
+        return self.slot_mapping_T // self.block_size, self.slot_mapping_T % self.block_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,10 @@ class TorchSdpa:
         write(kv.key, k_TKD, metadata.slot_mapping_T)
         write(kv.value, v_TKD, metadata.slot_mapping_T)
         out_THD = torch.empty(q_THD.shape, dtype=q_THD.dtype, device=q_THD.device)
-        starts = metadata.cu_seqlens_q_S1.tolist()
-        for row, context_len in enumerate(metadata.context_lens_S.tolist()):
-            tokens = slice(starts[row], starts[row + 1])
+        stop = 0
+        lens = zip(metadata.host_query_lens_S.tolist(), metadata.host_context_lens_S.tolist(), strict=True)
+        for row, (query_len, context_len) in enumerate(lens):
+            tokens = slice(stop, stop := stop + query_len)
             key_KCD = gather(kv.key, metadata.block_tables_SB[row], context_len).to(q_THD.dtype)
             value_KCD = gather(kv.value, metadata.block_tables_SB[row], context_len).to(q_THD.dtype)
             query_HQD = q_THD[tokens].transpose(0, 1)

@@ -34,7 +34,7 @@ def test_logits_equal_those_of_transformers(pair, load):
     ids = prompt(45)
     with torch.inference_mode():
         expected = reference(torch.tensor([ids])).logits[0]
-    for attention in ("sdpa", "paged"):
+    for attention in ("sdpa", "batched", "paged"):
         logits = load(folder, attention=attention).step([(0, ids)])
         torch.testing.assert_close(logits, expected, atol=ATOL, rtol=0)
 
