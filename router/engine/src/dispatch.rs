@@ -1,74 +1,30 @@
 //! Which group takes a request when there are several: the longest cached prefix, then the least load.
 //!
-//! A request stays with its group to its end: its KV is there, and a lost group takes it up again itself.
+//! A request stays with its group: its KV is there, and a lost group takes it up again itself. Only when the group is
+//! given up does it move (`place.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::handle::{Command, EngineRequest, EngineState};
+use crate::place::{GroupHandle, Place};
 
 /// Requests by which a group may be busier than the idlest and still win by its prefix. A prefix that all requests
 /// share would otherwise draw them all to one group; what flows over here brings the prefix to the other groups.
 const MAX_LEAD: usize = 8;
 
-/// The way to one group's driver.
-#[derive(Debug)]
-pub(crate) struct GroupHandle {
-    commands: mpsc::UnboundedSender<Command>,
-    /// Requests that were given to it and have not ended.
-    num_requests: AtomicUsize,
-}
-
-impl GroupHandle {
-    pub(crate) fn new(commands: mpsc::UnboundedSender<Command>) -> Self {
-        Self { commands, num_requests: AtomicUsize::new(0) }
+async fn num_cached_tokens(group: &GroupHandle, token_ids: Arc<[u32]>, cache_salt: u64) -> u32 {
+    let (reply, answer) = oneshot::channel();
+    if group.send(Command::Probe { token_ids, cache_salt, reply }).is_err() {
+        return 0;
     }
-
-    /// An error: the driver is gone.
-    pub(crate) fn send(&self, command: Command) -> Result<(), Gone> {
-        self.commands.send(command).map_err(|_| Gone)
-    }
-
-    async fn num_cached_tokens(&self, token_ids: Arc<[u32]>, cache_salt: u64) -> u32 {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Command::Probe { token_ids, cache_salt, reply }).is_err() {
-            return 0;
-        }
-        answer.await.unwrap_or(0)
-    }
-}
-
-/// The driver has ended.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// A request's place in a group; while it is held, it counts as the group's load.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<GroupHandle>);
-
-impl Place {
-    fn take(group: &Arc<GroupHandle>) -> Self {
-        group.num_requests.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(group))
-    }
-
-    /// An error: the driver is gone.
-    pub(crate) fn send(&self, command: Command) -> Result<(), Gone> {
-        self.0.send(command)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.num_requests.fetch_sub(1, Ordering::Relaxed);
-    }
+    answer.await.unwrap_or(0)
 }
 
 /// Finds a request its group. Where none can take it, the first group's driver will say why.
-pub(crate) async fn choose(groups: &[Arc<GroupHandle>], states: &[EngineState], request: &EngineRequest) -> Place {
+pub(crate) async fn choose(groups: &[Arc<GroupHandle>], states: &[EngineState], request: &EngineRequest) -> Arc<Place> {
     let able = able(states);
     if let [] | [_] = able[..] {
         return Place::take(&groups[able.first().copied().unwrap_or(0)]);
@@ -78,11 +34,11 @@ pub(crate) async fn choose(groups: &[Arc<GroupHandle>], states: &[EngineState], 
         vec![0; able.len()]
     } else {
         let token_ids: Arc<[u32]> = request.token_ids.as_slice().into();
-        join_all(candidates.clone().map(|group| group.num_cached_tokens(Arc::clone(&token_ids), request.cache_salt)))
-            .await
+        let salt = request.cache_salt;
+        join_all(candidates.clone().map(|group| num_cached_tokens(group, Arc::clone(&token_ids), salt))).await
     };
     // Read after the last await: what others have chosen meanwhile counts.
-    let loads = candidates.map(|group| group.num_requests.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let loads = candidates.map(|group| group.load()).collect::<Vec<_>>();
     Place::take(&groups[able[best(&cached, &loads)]])
 }
 

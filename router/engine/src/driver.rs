@@ -19,6 +19,7 @@ use crate::group::GroupExit;
 use crate::handle::{Command, EngineConfig, EngineState, WorkerInfo, unavailable};
 use crate::handshake::limits;
 use crate::metrics::{Meters, Method};
+use crate::place::{Moved, Peers};
 use crate::requests::{Requests, Submission, scheduler_request};
 use crate::shards::{Broken, Shards, exit_words};
 use crate::shared::GroupReport;
@@ -51,6 +52,7 @@ struct Drain {
 pub(crate) struct Driver {
     pub(crate) config: EngineConfig,
     report: GroupReport,
+    peers: Peers,
     commands: mpsc::UnboundedReceiver<Command>,
     inbox: Vec<Command>,
     /// `None` until the first handshake tells the limits.
@@ -66,11 +68,18 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(config: EngineConfig, report: GroupReport, commands: mpsc::UnboundedReceiver<Command>) -> Self {
+    pub(crate) fn new(
+        config: EngineConfig,
+        report: GroupReport,
+        peers: Peers,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
         Self {
+            epoch: report.began(),
             requests: Requests::new(config.max_buffered_events.max(1), Meters::new()),
             config,
             report,
+            peers,
             commands,
             inbox: Vec::new(),
             scheduler: None,
@@ -79,7 +88,6 @@ impl Driver {
             drain: None,
             made_progress: false,
             abandoned: false,
-            epoch: Instant::now(),
         }
     }
 
@@ -165,17 +173,45 @@ impl Driver {
     /// have killed it ends.
     pub(crate) fn group_lost(&mut self, reason: &str) {
         self.set_state(EngineState::Restarting(reason.to_owned()));
-        self.requests.meters_mut().group_lost();
-        for method in self.in_flight.drain(..) {
-            self.requests.meters().step_failed(method);
-        }
-        self.requests.displace_all();
+        self.write_off_worker();
         let now = self.now();
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.group_lost(now, &mut self.events);
         }
         self.deliver(None);
         self.publish();
+    }
+
+    /// The group will not come back: whoever it has goes on with another one, where it stood, and ends with an error
+    /// only where there is none.
+    pub(crate) fn give_up(&mut self, reason: String) {
+        self.set_state(EngineState::Failed(reason));
+        self.take_last_commands();
+        self.write_off_worker();
+        let now = self.now();
+        let evacuees = self.scheduler.as_mut().map_or_else(Vec::new, |known| known.evacuate(now, &mut self.events));
+        self.deliver(None);
+        let (states, num_evacuees) = (self.report.group_states(), evacuees.len());
+        let error = EngineError::Unavailable(unavailable(&self.report.state()));
+        let mut num_ended = 0;
+        for evacuee in evacuees {
+            let Some(live) = self.requests.give_away(evacuee.request.id) else { continue };
+            if let Err(moved) = self.peers.hand_over(&states, Box::new(Moved { evacuee, live })) {
+                moved.live.end(Err(error.clone()));
+                num_ended += 1;
+            }
+        }
+        let num_moved = num_evacuees - num_ended;
+        tracing::warn!(num_moved, num_ended, "its requests go on with another group, or end where there is none");
+        self.publish();
+    }
+
+    fn write_off_worker(&mut self) {
+        self.requests.meters_mut().group_lost();
+        for method in self.in_flight.drain(..) {
+            self.requests.meters().step_failed(method);
+        }
+        self.requests.displace_all();
     }
 
     /// A bug has left the scheduler in an unknown state: nothing of it is trusted any more.
@@ -195,10 +231,7 @@ impl Driver {
 
     /// The last word to everybody: requests get an error, whoever waits for the drain an answer.
     pub(crate) fn stop(mut self) {
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            self.take_command(command);
-        }
+        self.take_last_commands();
         self.end_all();
         self.publish();
         self.requests.meters_mut().group_gone();
@@ -286,6 +319,7 @@ impl Driver {
                 let found = self.scheduler.as_ref().map(|known| known.prefix_match_len(&token_ids, cache_salt));
                 let _ = reply.send(found.unwrap_or(0));
             }
+            Command::Adopt(moved) => self.adopt(*moved),
             // A caller that is gone by now has dropped its `Generation`: the cancel follows.
             Command::Submit { submission, reply } => drop(reply.send(self.admit(*submission))),
             Command::Cancel(id) => {
@@ -309,6 +343,29 @@ impl Driver {
         scheduler.submit(request, now).map_err(|error| refusal(&error))?;
         self.requests.insert(submission, now);
         Ok(())
+    }
+
+    /// Takes a request over from a group that was given up.
+    fn adopt(&mut self, moved: Moved) {
+        let Moved { evacuee, live } = moved;
+        let id = evacuee.request.id;
+        let refusal = match &mut self.scheduler {
+            Some(scheduler) => scheduler.adopt(evacuee).err().map(|error| error.to_string()),
+            // A bug of ours has just cost it its scheduler.
+            None => Some("it restarts too".to_owned()),
+        };
+        match refusal {
+            None => self.requests.adopt(id, live),
+            Some(why) => live.end(Err(EngineError::GroupLost(format!("another group cannot take it over: {why}")))),
+        }
+    }
+
+    /// Nothing more can be sent; what has been is taken.
+    fn take_last_commands(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.take_command(command);
+        }
     }
 
     fn start_drain(&mut self, deadline: Instant, done: oneshot::Sender<()>) {

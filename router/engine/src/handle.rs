@@ -12,11 +12,12 @@ use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
 
-use crate::dispatch::{GroupHandle, Place, choose};
+use crate::dispatch::choose;
 use crate::driver::Driver;
 use crate::error::EngineError;
 use crate::group::WorkerGroup;
 use crate::heartbeat::Heartbeat;
+use crate::place::{GroupHandle, Moved, Peers, Place};
 use crate::requests::{Delivery, Submission};
 use crate::shared::{GroupReport, Shared, all_started, combined};
 
@@ -175,10 +176,22 @@ pub struct Engine {
 /// it, and what a request costs is bounded by the scheduler's queue and, before that, by the number of callers.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Probe { token_ids: Arc<[u32]>, cache_salt: u64, reply: oneshot::Sender<u32> },
-    Submit { submission: Box<Submission>, reply: oneshot::Sender<Result<(), EngineError>> },
+    Probe {
+        token_ids: Arc<[u32]>,
+        cache_salt: u64,
+        reply: oneshot::Sender<u32>,
+    },
+    Submit {
+        submission: Box<Submission>,
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// A request of a group that was given up.
+    Adopt(Box<Moved>),
     Cancel(RequestId),
-    Drain { deadline: Duration, done: oneshot::Sender<()> },
+    Drain {
+        deadline: Duration,
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Engine {
@@ -195,15 +208,14 @@ impl Engine {
         let max_buffered_events =
             replicas.iter().map(|(config, _)| config.max_buffered_events).min().unwrap_or(0).max(1);
         let is_alone = replicas.len() == 1;
-        let start = |(replica, (config, group))| {
-            let (commands, receiver) = mpsc::unbounded_channel();
+        let (senders, receivers): (Vec<_>, Vec<_>) = replicas.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let groups: Arc<[_]> = senders.into_iter().map(|commands| Arc::new(GroupHandle::new(commands))).collect();
+        for (replica, ((config, group), commands)) in replicas.into_iter().zip(receivers).enumerate() {
             let report = GroupReport::new(Arc::clone(&shared), replica);
-            let driver = Driver::new(config, report.clone(), receiver);
+            let driver = Driver::new(config, report.clone(), Peers::new(&groups, replica), commands);
             let span = if is_alone { Span::none() } else { tracing::info_span!("group", replica) };
             tokio::spawn(crate::lifecycle::run(group, driver, report).instrument(span));
-            Arc::new(GroupHandle::new(commands))
-        };
-        let groups = replicas.into_iter().enumerate().map(start).collect();
+        }
         Self { groups, shared, next_id: Arc::default(), max_buffered_events }
     }
 
@@ -215,7 +227,7 @@ impl Engine {
         // One place more than events may wait: the end of the stream always fits.
         let (sender, events) = mpsc::channel(self.max_buffered_events + 1);
         let (reply, answer) = oneshot::channel();
-        let submission = Box::new(Submission { id, request, events: sender });
+        let submission = Box::new(Submission { id, request, events: sender, place: Arc::downgrade(&place) });
         place.send(Command::Submit { submission, reply }).map_err(|_| self.gone())?;
         // From here on the driver may hold it: dropping this future must cancel it.
         let mut generation = Generation { id, events, place, ended: false };
@@ -303,7 +315,7 @@ pub(crate) fn unavailable(state: &EngineState) -> String {
 pub struct Generation {
     id: RequestId,
     events: mpsc::Receiver<Delivery>,
-    place: Place,
+    place: Arc<Place>,
     ended: bool,
 }
 
@@ -328,8 +340,7 @@ impl Generation {
 impl Drop for Generation {
     fn drop(&mut self) {
         if !self.ended {
-            // An engine that is gone holds nothing to cancel.
-            let _ = self.place.send(Command::Cancel(self.id));
+            self.place.leave(self.id);
         }
     }
 }

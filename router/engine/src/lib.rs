@@ -13,6 +13,7 @@ mod handshake;
 mod heartbeat;
 mod lifecycle;
 mod metrics;
+mod place;
 mod requests;
 mod shards;
 mod shared;

@@ -70,8 +70,7 @@ async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
         if sound_until.elapsed() >= driver.config.restart_timeout {
             let seconds = driver.config.restart_timeout.as_secs();
             tracing::error!(incarnation, %error, "the worker group did not come back within {seconds} s; given up");
-            driver.group_lost(&error.to_string());
-            driver.set_state(EngineState::Failed(format!("given up after `{seconds}` s of restarts: {error}")));
+            driver.give_up(format!("given up after `{seconds}` s of restarts: {error}"));
             break;
         }
         let pause_ms = pause.as_millis() as u64;

@@ -3,6 +3,7 @@
 //! Never waits: a channel holds `max_buffered_events` and one place more, which is kept for the end of the stream, so
 //! a reader that lags is told so and cancelled while everybody else goes on.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use forebay_scheduler::{Event, FinishReason, NewRequest, RequestId, SequenceRef, Time};
@@ -14,6 +15,7 @@ use crate::convert::{Answer, row_flags};
 use crate::error::EngineError;
 use crate::handle::{EngineRequest, GenerationEvent, PromptLogprob};
 use crate::metrics::Meters;
+use crate::place::Place;
 
 /// What a reader gets.
 pub(crate) type Delivery = Result<GenerationEvent, EngineError>;
@@ -24,11 +26,15 @@ pub(crate) struct Submission {
     pub(crate) id: RequestId,
     pub(crate) request: EngineRequest,
     pub(crate) events: mpsc::Sender<Delivery>,
+    pub(crate) place: Weak<Place>,
 }
 
 /// One request between its admission and its end.
-struct Live {
+#[derive(Debug)]
+pub(crate) struct Live {
     events: mpsc::Sender<Delivery>,
+    /// Its reader's.
+    place: Weak<Place>,
     sampling: SamplingParams,
     logprobs: bool,
     submitted_at: Time,
@@ -93,9 +99,10 @@ impl Requests {
 
     /// Keeps what the scheduler does not: the channel and the sampling parameters.
     pub(crate) fn insert(&mut self, submission: Submission, now: Time) {
-        let Submission { id, request, events } = submission;
+        let Submission { id, request, events, place } = submission;
         let live = Live {
             events,
+            place,
             logprobs: request.logprobs,
             submitted_at: now,
             deadline: deadline(&request, now),
@@ -107,6 +114,16 @@ impl Requests {
             next_prompt_position: 0,
         };
         self.live.insert(id, live);
+    }
+
+    /// Takes over one that another group had.
+    pub(crate) fn adopt(&mut self, id: RequestId, live: Live) {
+        self.live.insert(id, live);
+    }
+
+    /// Gives one up to another group.
+    pub(crate) fn give_away(&mut self, id: RequestId) -> Option<Live> {
+        self.live.remove(&id)
     }
 
     /// Its reader is gone. True if it was live.
@@ -225,6 +242,11 @@ impl Requests {
 }
 
 impl Live {
+    /// `None`: the reader is gone.
+    pub(crate) fn place(&self) -> Option<Arc<Place>> {
+        self.place.upgrade()
+    }
+
     fn started(&mut self, num_cached_tokens: u32, now: Time, meters: &Meters) -> GenerationEvent {
         let queued_for = since(self.submitted_at, now);
         self.started_at = Some(now);
@@ -289,7 +311,7 @@ impl Live {
     }
 
     /// The last place of the channel is kept for this, so it always fits.
-    fn end(self, delivery: Delivery) {
+    pub(crate) fn end(self, delivery: Delivery) {
         let _ = self.events.try_send(delivery);
     }
 }

@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use forebay_scheduler::Stats;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::handle::{EngineState, WorkerInfo};
 
 /// One entry a group in each, by replica.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Time 0 of all drivers, so that a request which moves keeps its times.
+    began: Instant,
     states: watch::Sender<Vec<EngineState>>,
     worker_infos: RwLock<Vec<Option<WorkerInfo>>>,
     stats: Mutex<Vec<Stats>>,
@@ -18,6 +21,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(num_groups: usize) -> Self {
         Self {
+            began: Instant::now(),
             states: watch::Sender::new(vec![EngineState::Starting; num_groups]),
             worker_infos: RwLock::new(vec![None; num_groups]),
             stats: Mutex::new(vec![Stats::default(); num_groups]),
@@ -70,8 +74,16 @@ impl GroupReport {
         Self { shared, replica }
     }
 
+    pub(crate) fn began(&self) -> Instant {
+        self.shared.began
+    }
+
     pub(crate) fn state(&self) -> EngineState {
         self.shared.states.borrow()[self.replica].clone()
+    }
+
+    pub(crate) fn group_states(&self) -> Vec<EngineState> {
+        self.shared.group_states()
     }
 
     pub(crate) fn set_state(&self, state: EngineState) {

@@ -121,6 +121,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, env = "FOREBAY_START_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
     pub(crate) start_timeout: u64,
     /// Seconds that lost workers are restarted for before they are given up; requests wait meanwhile and go on after.
+    /// When they are given up, their requests go on with another replica, if one is left.
     #[arg(long, env = "FOREBAY_RESTART_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
     pub(crate) restart_timeout: u64,
     /// Seconds that one step may take before the workers count as hung.
