@@ -4,15 +4,18 @@
 //! group's exit, its silence or a deadline wakes it; then it does all there is to do and plans again. It never waits
 //! for a reader. What starts, ends and replaces the group is `lifecycle.rs`.
 
+mod commands;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use forebay_scheduler::{Event, RequestId, Scheduler, StepPlan, SubmitError, Time};
-use tokio::sync::{mpsc, oneshot};
+use forebay_scheduler::{Event, RequestId, Scheduler, StepPlan, Time};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use self::commands::Drain;
 use crate::convert::{Answer, plan_to_wire};
 use crate::error::{EngineError, GroupError};
 use crate::group::GroupExit;
@@ -20,7 +23,7 @@ use crate::handle::{Command, EngineConfig, EngineState, WorkerInfo, unavailable}
 use crate::handshake::limits;
 use crate::metrics::{Meters, Method};
 use crate::place::{Moved, Peers};
-use crate::requests::{Requests, Submission, scheduler_request};
+use crate::requests::Requests;
 use crate::shards::{Broken, Shards, exit_words};
 use crate::shared::GroupReport;
 
@@ -40,12 +43,6 @@ pub(crate) enum Served {
     Stopped,
     /// The group must be killed and replaced.
     Lost(GroupError),
-}
-
-/// An order to finish.
-struct Drain {
-    deadline: Instant,
-    waiters: Vec<oneshot::Sender<()>>,
 }
 
 /// Owner of the scheduler and of every request's channel.
@@ -306,75 +303,6 @@ impl Driver {
         self.events = events;
     }
 
-    fn take_commands(&mut self, received: usize) {
-        self.abandoned |= received == 0;
-        let mut inbox = std::mem::take(&mut self.inbox);
-        inbox.drain(..).for_each(|command| self.take_command(command));
-        self.inbox = inbox;
-    }
-
-    fn take_command(&mut self, command: Command) {
-        match command {
-            Command::Probe { token_ids, cache_salt, reply } => {
-                let found = self.scheduler.as_ref().map(|known| known.prefix_match_len(&token_ids, cache_salt));
-                let _ = reply.send(found.unwrap_or(0));
-            }
-            Command::Adopt(moved) => self.adopt(*moved),
-            // A caller that is gone by now has dropped its `Generation`: the cancel follows.
-            Command::Submit { submission, reply } => drop(reply.send(self.admit(*submission))),
-            Command::Cancel(id) => {
-                if self.requests.remove(id) {
-                    self.cancel_in_scheduler(id);
-                }
-            }
-            Command::Drain { deadline, done } => self.start_drain(Instant::now() + deadline, done),
-        }
-    }
-
-    fn admit(&mut self, mut submission: Submission) -> Result<(), EngineError> {
-        let state = self.report.state();
-        // While the group restarts, the line goes on and keeps its bounds.
-        let takes = matches!(state, EngineState::Ready | EngineState::Restarting(_));
-        let Some(scheduler) = self.scheduler.as_mut().filter(|_| takes) else {
-            return Err(EngineError::Unavailable(unavailable(&state)));
-        };
-        let now = Time(self.epoch.elapsed().as_micros() as u64);
-        let request = scheduler_request(submission.id, &mut submission.request, now);
-        scheduler.submit(request, now).map_err(|error| refusal(&error))?;
-        self.requests.insert(submission, now);
-        Ok(())
-    }
-
-    /// Takes a request over from a group that was given up.
-    fn adopt(&mut self, moved: Moved) {
-        let Moved { evacuee, live } = moved;
-        let id = evacuee.request.id;
-        let refusal = match &mut self.scheduler {
-            Some(scheduler) => scheduler.adopt(evacuee).err().map(|error| error.to_string()),
-            // A bug of ours has just cost it its scheduler.
-            None => Some("it restarts too".to_owned()),
-        };
-        match refusal {
-            None => self.requests.adopt(id, live),
-            Some(why) => live.end(Err(EngineError::GroupLost(format!("another group cannot take it over: {why}")))),
-        }
-    }
-
-    /// Nothing more can be sent; what has been is taken.
-    fn take_last_commands(&mut self) {
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            self.take_command(command);
-        }
-    }
-
-    fn start_drain(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
-        self.set_state(EngineState::Draining);
-        let drain = self.drain.get_or_insert(Drain { deadline, waiters: Vec::new() });
-        drain.deadline = drain.deadline.min(deadline);
-        drain.waiters.push(done);
-    }
-
     /// Whether the engine is to stop; a drain that is out of time ends what still runs.
     fn is_done(&mut self) -> bool {
         let out_of_time = self.drain.as_ref().is_some_and(|drain| drain.deadline <= Instant::now());
@@ -438,17 +366,5 @@ impl Driver {
     fn instant(&self, at: Time) -> Instant {
         // Rounded up: a timer that fires a microsecond early would find nothing due.
         self.epoch + Duration::from_micros(at.0.min(u64::from(u32::MAX) * 1_000_000) + 1)
-    }
-}
-
-fn refusal(error: &SubmitError) -> EngineError {
-    match error {
-        SubmitError::QueueFull { retry_after_ms, .. } | SubmitError::QueueTokensFull { retry_after_ms, .. } => {
-            let retry_after = Duration::from_millis(*retry_after_ms);
-            EngineError::Overloaded { message: error.to_string(), retry_after }
-        }
-        SubmitError::NeverFits { .. } | SubmitError::TooLong { .. } | SubmitError::Empty => {
-            EngineError::Invalid(error.to_string())
-        }
     }
 }
