@@ -1,5 +1,5 @@
-//! `POST /tokenize`: the prompt's tokens with their byte ranges. Takes the body of `/generate`, of which only `inputs`
-//! matters here.
+//! `POST /tokenize`: the prompt's tokens with their byte ranges. Takes what `/generate` takes and refuses what it refuses,
+//! but only `inputs` matters here.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use forebay_text::ModelText;
 use serde::Serialize;
 
-use super::request::{GenerateRequest, JsonBody};
+use super::request::{GenerateRequest, JsonBody, Route};
 use crate::error::{ApiError, Dialect, NativeError};
 use crate::state::AppState;
 use crate::validation;
@@ -29,12 +29,11 @@ pub(super) struct SimpleToken {
 
 async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Json<Vec<SimpleToken>>, NativeError> {
     let request = GenerateRequest::parse(&state, body)?;
-    if request.inputs.is_empty() {
-        return Err(ApiError::validation("inputs", "`inputs` cannot be empty").into());
-    }
-    validation::prompt_bytes(Dialect::Native, &request.inputs, state.limits().max_prompt_bytes)?;
+    let inputs = request.inputs.clone();
+    request.into_job(&state, Route { streams: false, return_full_text: false })?;
+    validation::prompt_bytes(Dialect::Native, &inputs, state.limits().max_prompt_bytes)?;
     let text = Arc::clone(&state.model()?.text);
-    Ok(Json(state.on_text_worker(move || tokenize(&text, &request.inputs, true)).await?))
+    Ok(Json(state.on_text_worker(move || tokenize(&text, &inputs, true)).await?))
 }
 
 /// `add_special` lets the tokenizer add the model's special tokens.

@@ -31,3 +31,15 @@ async fn an_empty_text_and_one_beyond_the_byte_limit_are_refused() {
         assert_eq!(answer.json()["error"], format!("Input validation error: {message}"));
     }
 }
+
+#[tokio::test]
+async fn it_refuses_the_parameters_that_generate_refuses() {
+    let server = server(&[]).await;
+    for (parameters, message) in
+        [(json!({ "surprise": 1 }), "unknown field `parameters.surprise`"), (json!({ "top_p": 2 }), "`top_p` must be")]
+    {
+        let answer = server.post("/tokenize", json!({ "inputs": "a", "parameters": parameters })).await;
+        assert_eq!(answer.status, 422);
+        assert!(answer.message().contains(message), "{}", answer.message());
+    }
+}
