@@ -13,7 +13,20 @@ use crate::error::{ApiError, Dialect};
 use crate::state::AppState;
 
 /// Open as in TGI: probes, metrics and descriptions, for `GET` and `HEAD`.
-const PUBLIC_ROUTES: &[&str] = &["/", "/health", "/ping", "/info", "/metrics", "/v1/models", "/v1/models/{*id}"];
+const PUBLIC_ROUTES: &[&str] = &[
+    "/",
+    "/health",
+    "/ping",
+    "/info",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/{*id}",
+    "/docs",
+    "/docs/",
+    "/docs/{*file}",
+    "/openapi.json",
+    "/api-doc/openapi.json",
+];
 
 /// Hashes of the accepted keys; the keys themselves are not kept.
 pub(crate) struct ApiKeys(Vec<[u8; 32]>);
@@ -46,7 +59,12 @@ pub(crate) async fn require_key(State(state): State<AppState>, request: Request,
 fn is_public(request: &Request) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let route = request.extensions().get::<MatchedPath>();
-    reads && route.is_some_and(|route| PUBLIC_ROUTES.contains(&route.as_str()))
+    reads && route.is_some_and(|route| is_public_route(route.as_str()))
+}
+
+/// Whether reading this route needs no key.
+pub(crate) fn is_public_route(route: &str) -> bool {
+    PUBLIC_ROUTES.contains(&route)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

@@ -4,6 +4,8 @@
 mod auth;
 mod choices;
 mod cors;
+mod docs;
+mod document;
 mod error;
 mod fields;
 mod generate;
@@ -43,6 +45,7 @@ pub fn app(state: AppState) -> Router {
         .merge(openai::models::router())
         .merge(ops::health::router())
         .merge(ops::metrics::router())
+        .merge(docs::router())
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(state.limits().max_body_bytes))

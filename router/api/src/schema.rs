@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Schema(Map<String, Value>);
 
-/// What may be anything.
+/// Anything but `null`.
 pub(crate) fn anything() -> Schema {
-    Schema::default()
+    Schema::default().with("type", vec!["string", "number", "boolean", "array", "object"])
 }
 
 pub(crate) fn null() -> Schema {
@@ -44,6 +44,11 @@ pub(crate) fn list(items: Schema) -> Schema {
 
 pub(crate) fn any_of<const N: usize>(schemas: [Schema; N]) -> Schema {
     Schema::default().with("anyOf", Vec::from(schemas.map(Value::from)))
+}
+
+/// The schema that the document holds under this name.
+pub(crate) fn named(name: &str) -> Schema {
+    Schema::default().with("$ref", format!("#/components/schemas/{name}"))
 }
 
 /// An object without properties yet.
@@ -121,14 +126,18 @@ impl Schema {
 
     /// The same, or `null`.
     pub(crate) fn or_null(mut self) -> Self {
-        if let Some(name) = self.0.get_mut("type") {
-            *name = vec![name.take(), "null".into()].into();
+        if self.0.contains_key("$ref") {
+            return any_of([self, null()]);
         }
-        if let Some(Value::Array(schemas)) = self.0.get_mut("anyOf") {
-            schemas.push(null().into());
+        match self.0.get_mut("type") {
+            Some(Value::Array(names)) => names.push("null".into()),
+            Some(name) => *name = vec![name.take(), "null".into()].into(),
+            None => {}
         }
-        if let Some(Value::Array(words)) = self.0.get_mut("enum") {
-            words.push(Value::Null);
+        for (key, null) in [("anyOf", null().into()), ("enum", Value::Null)] {
+            if let Some(Value::Array(list)) = self.0.get_mut(key) {
+                list.push(null);
+            }
         }
         self
     }
@@ -155,7 +164,8 @@ mod tests {
                 any_of([string(), number()]),
                 json!({ "anyOf": [{ "type": "string" }, { "type": "number" }, { "type": "null" }] }),
             ),
-            (anything(), json!({})),
+            (named("A"), json!({ "anyOf": [{ "$ref": "#/components/schemas/A" }, { "type": "null" }] })),
+            (anything(), json!({ "type": ["string", "number", "boolean", "array", "object", "null"] })),
         ] {
             assert_eq!(Value::from(schema.or_null()), expected);
         }

@@ -26,7 +26,7 @@ use crate::text_generation::{TextGeneration, TextStep};
 
 const MAX_TOP_LOGPROBS: u32 = 20;
 
-pub(crate) const BODY: Body = Body {
+pub(super) const BODY: Body = Body {
     prefix: "",
     required: &["messages"],
     served: &[OWN, COMMON, SAMPLING],

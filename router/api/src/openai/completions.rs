@@ -24,7 +24,7 @@ use crate::text_generation::{TextGeneration, TextStep};
 
 const MAX_LOGPROBS: u32 = 5;
 
-pub(crate) const BODY: Body = Body {
+pub(super) const BODY: Body = Body {
     prefix: "",
     required: &["prompt"],
     served: &[OWN, COMMON, SAMPLING],

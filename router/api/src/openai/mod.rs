@@ -8,3 +8,6 @@ pub(crate) mod models;
 mod request;
 mod response;
 mod sampling_fields;
+mod schemas;
+
+pub(crate) use schemas::schemas;

@@ -7,4 +7,7 @@ pub(crate) mod info;
 mod request;
 mod response;
 pub(crate) mod root;
+mod schemas;
 pub(crate) mod tokenize;
+
+pub(crate) use schemas::schemas;

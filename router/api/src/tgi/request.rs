@@ -11,7 +11,7 @@ use crate::error::{ApiError, Dialect};
 use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, StopText};
 use crate::sampling::{Logprobs, Sampling, native};
-use crate::schema::{boolean, integer, list, string};
+use crate::schema::{boolean, integer, list, named, string};
 use crate::state::AppState;
 use crate::validation;
 
@@ -22,16 +22,16 @@ pub(crate) type JsonBody = Result<Json<Map<String, Value>>, JsonRejection>;
 const PROMPT_LOGPROBS: &str = "prompt_logprobs";
 
 /// The body of every native route that reads a prompt.
-pub(crate) const BODY: Body =
+pub(super) const BODY: Body =
     Body { prefix: "", required: &["inputs"], served: &[INPUTS], unserved: &[fields::NATIVE_BODY] };
 
 /// Its `parameters`.
-const PARAMETERS: Body =
+pub(super) const PARAMETERS: Body =
     Body { prefix: "parameters.", required: &[], served: &[CHOOSING, ENDING], unserved: &[fields::NATIVE_PARAMETERS] };
 
 const INPUTS: &[Served] = &[
     ("inputs", |_| string().not_empty(), "The prompt."),
-    ("parameters", |limits| PARAMETERS.schema(limits), "How to generate. Without it, tokens are sampled."),
+    ("parameters", |_| named("GenerateParameters"), "How to generate. Without it, tokens are sampled."),
     ("stream", |_| boolean().by_default(false), "Answer token by token. Only `/` looks at it: other routes decide it."),
 ];
 

@@ -6,7 +6,18 @@ use forebay_engine::fake_worker::FakeScript;
 
 use crate::support::{Server, send, server_of};
 
-const PUBLIC: &[&str] = &["/", "/health", "/ping", "/info", "/metrics", "/v1/models", "/v1/models/org/tiny"];
+const PUBLIC: &[&str] = &[
+    "/",
+    "/health",
+    "/ping",
+    "/info",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/org/tiny",
+    "/openapi.json",
+    "/api-doc/openapi.json",
+    "/docs/swagger-initializer.js",
+];
 const PROTECTED: &[&str] =
     &["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions", "/v1/completions"];
 

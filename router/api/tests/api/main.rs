@@ -7,6 +7,8 @@ mod cancellation;
 mod chat_completions;
 mod chat_tokenize;
 mod completions;
+mod docs;
+mod document;
 mod echo;
 mod equality;
 mod errors;
