@@ -19,7 +19,8 @@ class PreNormBlock:
         self._attention_norm = norm(loader, "attention.norm", spec.hidden_size, spec.norm_eps)
         self._attention = resolve(spec.attention)(spec, loader, backend)
         self._mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
-        self._mlp = resolve(spec.mlp)(spec, loader)
+        assert loader.layer is not None
+        self._mlp = resolve(spec.layers[loader.layer].mlp or spec.mlp)(spec, loader)
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep

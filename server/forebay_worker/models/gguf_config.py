@@ -97,7 +97,9 @@ class GgufConfig:
 
     def _scaling(self) -> RopeScaling | None:
         self._read.add("rope.scaling.type")
-        kind = self.file.text(f"{self.architecture}.rope.scaling.type", "none")
+        # llama.cpp's rule: a factor without a type is linear.
+        usual = "linear" if f"{self.architecture}.rope.scaling.factor" in self.file.metadata else "none"
+        kind = self.file.text(f"{self.architecture}.rope.scaling.type", usual)
         if LONG_FACTORS in self.tensors and SHORT_FACTORS in self.tensors:
             return self._longrope()
         if kind == "none":

@@ -8,7 +8,14 @@ from typing import Any
 
 from forebay_worker.models.gguf_config import FACTORS, LONG_FACTORS, SHORT_FACTORS, GgufConfig
 from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, LayerSpec
-from forebay_worker.weights.names import WeightName, biases, named, of_vector, undo_adjacent_rotary
+from forebay_worker.weights.names import (
+    WeightName,
+    biases,
+    divided_by_layer,
+    named,
+    of_vector,
+    undo_adjacent_rotary,
+)
 
 GGUF_HEAD_NORMS = {
     "attention.query_norm": "blk.{layer}.attn_q_norm.weight",
@@ -47,7 +54,7 @@ def gguf_decoder(
         vocab_size=vocab_size if isinstance(vocab_size, int) else config.file.array_length("tokenizer.ggml.tokens"),
         max_position_embeddings=config.integer("context_length"),
         tied_head="output.weight" not in config.tensors,
-        names=names,
+        names=divided_by_layer(names, config.num_layers, ()) if "experts" in fields else names,
         ignored_names=(FACTORS, LONG_FACTORS, SHORT_FACTORS),
         **fields,
     )
@@ -90,14 +97,16 @@ def with_adjacent_rotary(names: Mapping[str, WeightName], config: GgufConfig) ->
 
 
 def gguf_expert_names(config: GgufConfig) -> dict[str, WeightName]:
-    """Names of the router and of the stacked experts."""
-    layer, stacked = "blk.{layer}.", config.integer("expert_count")
-    return {
-        "experts.router": WeightName(layer + "ffn_gate_inp.weight"),
-        "experts.gate": WeightName(layer + "ffn_gate_exps.weight", num_stacked=stacked),
-        "experts.up": WeightName(layer + "ffn_up_exps.weight", num_stacked=stacked),
-        "experts.down": WeightName(layer + "ffn_down_exps.weight", num_stacked=stacked),
-    }
+    """Names of the router and of the experts."""
+    stacked = config.integer("expert_count")
+    names = {"experts.router": WeightName("blk.{layer}.ffn_gate_inp.weight")}
+    for part in ("gate", "up", "down"):
+        # Until April 2024 llama.cpp wrote each expert as a tensor of its own.
+        if f"blk.0.ffn_{part}.0.weight" in config.tensors:
+            names[f"experts.{part}"] = WeightName(f"blk.{{layer}}.ffn_{part}.{{expert}}.weight")
+        else:
+            names[f"experts.{part}"] = WeightName(f"blk.{{layer}}.ffn_{part}_exps.weight", num_stacked=stacked)
+    return names
 
 
 def gguf_experts(config: GgufConfig, width_key: str, routing: str, shared_width: int = 0) -> ExpertsSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class HfConfig:
-    """A model's config.json."""
+    """A model's config.json, and the names of its tensors: some families have been saved under more than one set."""
 
-    def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, fields: Mapping[str, Any], path: Path, tensors: Collection[str] = ()) -> None:
         self.fields = fields
         self.path = path
+        self.tensors = tensors
 
     @staticmethod
-    def load(folder: Path) -> HfConfig:
+    def load(folder: Path, tensors: Collection[str] = ()) -> HfConfig:
         """Read `folder`/config.json. Raises: ModelRefusedError if it is missing or no JSON object."""
         path = folder / "config.json"
         try:
@@ -34,7 +35,16 @@ class HfConfig:
             raise ModelRefusedError(f"`{path}` is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ModelRefusedError(f"`{path}` is not a JSON object")
-        return HfConfig(fields, path)
+        return HfConfig(fields, path, tensors)
+
+    def renamed(self, names: Mapping[str, str]) -> HfConfig:
+        """The same, with fields of this family's names under the usual ones too."""
+        present = {usual: self.fields[own] for own, usual in names.items() if own in self.fields}
+        return self.replaced({**self.fields, **present})
+
+    def replaced(self, fields: Mapping[str, Any]) -> HfConfig:
+        """The same model with other fields."""
+        return HfConfig(fields, self.path, self.tensors)
 
     def architecture(self) -> str:
         """The first of `architectures`. Raises: ModelRefusedError if there is none."""
@@ -77,6 +87,13 @@ class HfConfig:
             raise ModelRefusedError(
                 f"`{key}` of `{self.path}` is `{json.dumps(value)}`, which is not supported; supported: {allowed}"
             )
+
+    def integers(self, key: str) -> list[int]:
+        """A list of integers; empty when absent or null. Raises: ModelRefusedError naming key and value."""
+        value = self.fields.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(one, int) for one in value):
+            raise ModelRefusedError(f"`{key}` of `{self.path}` is `{value}`, expected a list of integers")
+        return value
 
     def rope(self, head_dim: int, default_theta: float = 10000.0) -> RopeSpec:
         """Rotary parameters of whole heads, from `rope_parameters` or from the older `rope_theta` and `rope_scaling`.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, LayerSpec
-from forebay_worker.weights.names import WeightName
+from forebay_worker.weights.names import WeightName, biases, divided_by_layer, hf_decoder_names
 
+DENSE_MLP = "forebay_worker.layers.mlp:SwiGluMlp"
 QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
 
 
@@ -17,10 +18,12 @@ def hf_decoder(
     names: Mapping[str, WeightName],
     windows: Sequence[int] | None = None,
     default_theta: float = 10000.0,
+    dense_layers: Collection[int] = (),
     **fields: Any,  # noqa: ANN401 (DecoderSpec's)
 ) -> DecoderSpec:
     """Describe a decoder; `windows`: of each layer, none if absent; `fields`: of DecoderSpec, in place of the usual.
 
+    `dense_layers`: those of a model of experts that have none.
     Raises: ModelRefusedError for what is not built.
     """
     config.require("quantization_config")
@@ -30,7 +33,7 @@ def hf_decoder(
     usual: dict[str, Any] = {
         "architecture": config.architecture(),
         "hidden_size": config.integer("hidden_size"),
-        "intermediate_size": config.integer("intermediate_size"),
+        "intermediate_size": fields.get("intermediate_size") or config.integer("intermediate_size"),
         "num_heads": num_heads,
         "num_kv_heads": config.integer("num_key_value_heads", num_heads),
         "head_dim": head_dim,
@@ -38,12 +41,24 @@ def hf_decoder(
         "max_position_embeddings": config.integer("max_position_embeddings", 2048),
         "norm_eps": config.number("rms_norm_eps", 1e-6),
         "tied_head": config.flag("tie_word_embeddings", False),
-        "names": names,
+        "names": divided_by_layer(names, num_layers, dense_layers) if "experts" in fields else names,
     }
     if "layers" not in fields:
         rope = config.rope(head_dim, default_theta)
-        usual["layers"] = tuple(LayerSpec(rope, window) for window in windows or [0] * num_layers)
+        mlps = [DENSE_MLP if layer in dense_layers else None for layer in range(num_layers)]
+        usual["layers"] = tuple(map(LayerSpec, [rope] * num_layers, windows or [0] * num_layers, mlps))
     return DecoderSpec(**{**usual, **fields})
+
+
+def hf_names(config: HfConfig, attention_bias: bool = False) -> dict[str, WeightName]:
+    """Names of a decoder of Llama's shape, whose attention has biases if `attention_bias` of the configuration says so.
+
+    `attention_bias`: for a configuration that does not.
+    """
+    names = hf_decoder_names()
+    if config.flag("attention_bias", attention_bias):
+        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    return names
 
 
 def hf_experts(

@@ -49,7 +49,7 @@ def _row_parallel_widths(spec: DecoderSpec) -> dict[str, int]:
 
 
 def _width_problem(spec: DecoderSpec, role: str, width: int, num_shards: int, storage_of: StorageOf) -> str | None:
-    for layer in range(spec.num_layers):
+    for layer in spec.names[role].among(spec.num_layers):
         name = spec.names[role].at(layer, 0)
         block = storage_of(name).block_size
         if width % (num_shards * block):

@@ -83,6 +83,8 @@ class LayerSpec:
     """None: positions are learned embeddings."""
     window: int = 0
     """Tokens that a query sees, its own included; 0: all."""
+    mlp: str | None = None
+    """The feed-forward component where it is not the model's: a dense layer between layers of experts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,8 @@ class DecoderSpec:
     """Role -> where its tensor lies. A linear layer has a bias if the role `<its role>.bias` is here."""
     ignored_names: tuple[str, ...] = (".rotary_emb.inv_freq",)
     """Ends of names of tensors that no layer reads: derived from the configuration, or in this description already."""
+    ignored_prefixes: tuple[str, ...] = ()
+    """Starts of names of tensors of what is not served: a multimodal model's other towers."""
     attention_scale: float | None = None
     """Multiplied with the scores; None: head_dim ** -0.5."""
     attention_softcap: float = 0.0

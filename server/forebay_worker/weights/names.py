@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from forebay_worker.weights.stored import StoredTensor
 Arrangement = Callable[[StoredTensor], StoredTensor]
 """A tensor as it lies in the file -> the same, or a part of it, as layers want it."""
 
+MLP_ROLES = ("mlp.gate", "mlp.up", "mlp.down")
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightName:
@@ -23,6 +25,8 @@ class WeightName:
     arrange: Arrangement | None = None
     num_stacked: int = 0
     """Experts whose matrices lie one below the other in this tensor; 0: each is a tensor of its own."""
+    layers: frozenset[int] | None = None
+    """The layers that have it; None: all, or it lies outside the layers."""
 
     def at(self, layer: int | None, expert: int | None = None) -> str:
         """The tensor's name in one layer, or outside the layers."""
@@ -30,9 +34,13 @@ class WeightName:
 
     def all(self, num_layers: int, num_experts: int) -> list[str]:
         """The names that the template stands for."""
-        layers = range(num_layers) if "{layer}" in self.template else range(1)
+        layers = self.among(num_layers) if "{layer}" in self.template else range(1)
         experts = range(num_experts) if "{expert}" in self.template else range(1)
         return [self.at(layer, expert) for layer in layers for expert in experts]
+
+    def among(self, num_layers: int) -> list[int]:
+        """Of so many layers, those that have it."""
+        return [layer for layer in range(num_layers) if self.layers is None or layer in self.layers]
 
 
 def named(templates: Mapping[str, str]) -> dict[str, WeightName]:
@@ -66,9 +74,36 @@ def biases(names: Mapping[str, WeightName], *roles: str) -> dict[str, WeightName
     return named({f"{role}.bias": names[role].template.removesuffix("weight") + "bias" for role in roles})
 
 
-def without_mlp(names: Mapping[str, WeightName]) -> dict[str, WeightName]:
-    """Names of a model whose feed-forward layers are experts; the norm before them stays."""
-    return {role: name for role, name in names.items() if role not in ("mlp.gate", "mlp.up", "mlp.down")}
+def merged(
+    template: str,
+    num_rows: Mapping[str, int],
+    part_of: Callable[[int, int], Arrangement] | None = None,
+    *,
+    has_bias: bool = False,
+) -> dict[str, WeightName]:
+    """Names of the parts, role by role, of a matrix that merges several; `part_of`: `rows`, unless told otherwise."""
+    names, start = {}, 0
+    for role, count in num_rows.items():
+        names[role] = WeightName(template, (part_of or rows)(start, start + count))
+        if has_bias:
+            bias = template.removesuffix("weight") + "bias"
+            names[f"{role}.bias"] = WeightName(bias, elements(start, start + count))
+        start += count
+    return names
+
+
+def divided_by_layer(
+    names: Mapping[str, WeightName], num_layers: int, dense_layers: Collection[int]
+) -> dict[str, WeightName]:
+    """Names of a model of experts: `dense_layers` alone have a feed-forward layer without them."""
+    dense = frozenset(dense_layers)
+    sparse = frozenset(range(num_layers)) - dense
+    of_dense = {role: dataclasses.replace(names[role], layers=dense) for role in MLP_ROLES if dense}
+    return {
+        role: dataclasses.replace(name, layers=sparse) if role.startswith(("experts.", "shared_expert.")) else name
+        for role, name in names.items()
+        if role not in MLP_ROLES
+    } | of_dense
 
 
 def undo_adjacent_rotary(head_dim: int) -> Arrangement:
@@ -100,8 +135,13 @@ def of_vector(arrange: Arrangement) -> Arrangement:
     return lambda tensor: arrange(tensor.transposed()).transposed()
 
 
+def transposed(tensor: StoredTensor) -> StoredTensor:
+    """A matrix that is stored as inputs by outputs."""
+    return tensor.transposed()
+
+
 def transposed_rows(start: int, stop: int) -> Arrangement:
-    """One part of a matrix that is stored as inputs by outputs."""
+    """One part of such a matrix."""
     return lambda tensor: tensor.transposed().rows(start, stop)
 
 

@@ -13,7 +13,7 @@ from forebay_worker.models.gguf_decoder import (
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder, hf_experts
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import hf_decoder_names, named, without_mlp
+from forebay_worker.weights.names import hf_decoder_names, named
 
 MLP = "forebay_worker.layers.moe:ExpertsMlp"
 ROUTING = "forebay_worker.layers.moe:renormalized_top_k_of_softmax"
@@ -23,7 +23,7 @@ def from_config(config: HfConfig) -> DecoderSpec:
     """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
     config.require("hidden_act", "silu")
     block = "model.layers.{layer}.block_sparse_moe."
-    names = without_mlp(hf_decoder_names()) | named(
+    names = hf_decoder_names() | named(
         {
             "experts.router": block + "gate.weight",
             "experts.gate": block + "experts.{expert}.w1.weight",
@@ -45,6 +45,6 @@ def from_config(config: HfConfig) -> DecoderSpec:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `llama` with experts. Raises: ModelRefusedError for what is not built."""
-    names = with_adjacent_rotary(without_mlp(gguf_decoder_names(config)), config) | gguf_expert_names(config)
+    names = with_adjacent_rotary(gguf_decoder_names(config), config) | gguf_expert_names(config)
     experts = gguf_experts(config, "feed_forward_length", ROUTING)
     return gguf_decoder(config, "MixtralForCausalLM", names, mlp=MLP, experts=experts)

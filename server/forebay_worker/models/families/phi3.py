@@ -8,7 +8,7 @@ from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder
 from forebay_worker.models.rope_config import RopeParameters
 from forebay_worker.models.spec import DecoderSpec, LayerSpec
-from forebay_worker.weights.names import WeightName, hf_decoder_names, rows
+from forebay_worker.weights.names import WeightName, hf_decoder_names, merged
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
@@ -26,8 +26,7 @@ def from_config(config: HfConfig) -> DecoderSpec:
     rope = RopeParameters(fields, config.path, max_positions).spec(
         int(head_dim * part), config.number("rope_theta", 10000.0)
     )
-    names = merged_names(
-        hf_decoder_names(),
+    names = hf_decoder_names() | merged_names(
         "model.layers.{layer}.self_attn.qkv_proj.weight",
         "model.layers.{layer}.mlp.gate_up_proj.weight",
         (num_heads * head_dim, num_kv_heads * head_dim, config.integer("intermediate_size")),
@@ -41,18 +40,12 @@ def from_config(config: HfConfig) -> DecoderSpec:
     )
 
 
-def merged_names(
-    names: dict[str, WeightName], qkv: str, gate_up: str, widths: tuple[int, int, int]
-) -> dict[str, WeightName]:
+def merged_names(qkv: str, gate_up: str, widths: tuple[int, int, int]) -> dict[str, WeightName]:
     """Names of the parts of merged tensors; `widths`: rows of queries, of keys, and of the gate."""
     query, key, gate = widths
-    return names | {
-        "attention.query": WeightName(qkv, rows(0, query)),
-        "attention.key": WeightName(qkv, rows(query, query + key)),
-        "attention.value": WeightName(qkv, rows(query + key, query + 2 * key)),
-        "mlp.gate": WeightName(gate_up, rows(0, gate)),
-        "mlp.up": WeightName(gate_up, rows(gate, 2 * gate)),
-    }
+    return merged(qkv, {"attention.query": query, "attention.key": key, "attention.value": key}) | merged(
+        gate_up, {"mlp.gate": gate, "mlp.up": gate}
+    )
 
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
@@ -62,7 +55,6 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
         config.num_kv_heads * config.head_dim,
         config.integer("feed_forward_length"),
     )
-    names = gguf_decoder_names(config)
-    names = merged_names(names, "blk.{layer}.attn_qkv.weight", "blk.{layer}.ffn_up.weight", widths)
+    names = merged_names("blk.{layer}.attn_qkv.weight", "blk.{layer}.ffn_up.weight", widths)
     window = config.integer("attention.sliding_window", 0)
-    return gguf_decoder(config, "Phi3ForCausalLM", names, [window] * config.num_layers)
+    return gguf_decoder(config, "Phi3ForCausalLM", gguf_decoder_names(config) | names, [window] * config.num_layers)

@@ -6,9 +6,9 @@ from forebay_worker.models.families import qwen2
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.gguf_decoder import GGUF_HEAD_NORMS, gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
-from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
+from forebay_worker.models.hf_decoder import hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import biases, hf_decoder_names, named
+from forebay_worker.weights.names import named
 
 ATTENTION = "forebay_worker.layers.attention:NormedQueryKeyAttention"
 
@@ -21,12 +21,9 @@ HEAD_NORMS = {
 def from_config(config: HfConfig) -> DecoderSpec:
     """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
     config.require("hidden_act", "silu")
-    names = hf_decoder_names() | named(HEAD_NORMS)
-    if config.flag("attention_bias", False):
-        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
     return hf_decoder(
         config,
-        names,
+        hf_names(config) | named(HEAD_NORMS),
         qwen2.windows(config),
         attention=ATTENTION,
         head_dim=config.integer("head_dim", 128),

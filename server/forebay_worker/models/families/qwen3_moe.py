@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forebay_worker.models.families.qwen2_moe import ROUTING, expert_names, refuse_dense_layers
+from forebay_worker.models.families.qwen2_moe import EXPERTS, ROUTING, dense_layers
 from forebay_worker.models.families.qwen3 import ATTENTION, HEAD_NORMS
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.gguf_decoder import (
@@ -13,27 +13,25 @@ from forebay_worker.models.gguf_decoder import (
     gguf_experts,
 )
 from forebay_worker.models.hf_config import HfConfig
-from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_experts
+from forebay_worker.models.hf_decoder import hf_decoder, hf_experts, hf_names
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import biases, hf_decoder_names, named, without_mlp
+from forebay_worker.weights.names import named
 
 MLP = "forebay_worker.layers.moe:ExpertsMlp"
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
     """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
-    refuse_dense_layers(config)
-    names = without_mlp(hf_decoder_names()) | named(HEAD_NORMS) | expert_names()
-    if config.flag("attention_bias", False):
-        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    config.require("hidden_act", "silu")
     window = config.window(4096) if config.flag("use_sliding_window", False) else 0
     # Older files say `num_experts`, newer ones `num_local_experts`.
     num_experts = "num_local_experts" if "num_local_experts" in config.fields else "num_experts"
     routing = ROUTING[config.flag("norm_topk_prob", False)]
     return hf_decoder(
         config,
-        names,
+        hf_names(config) | named(HEAD_NORMS) | named(EXPERTS),
         [window] * config.integer("num_hidden_layers"),
+        dense_layers=dense_layers(config),
         attention=ATTENTION,
         mlp=MLP,
         experts=hf_experts(config, num_experts, "moe_intermediate_size", routing),
@@ -44,6 +42,6 @@ def from_config(config: HfConfig) -> DecoderSpec:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `qwen3moe`. Raises: ModelRefusedError for what is not built."""
-    names = without_mlp(gguf_decoder_names(config)) | named(GGUF_HEAD_NORMS) | gguf_expert_names(config)
+    names = gguf_decoder_names(config) | named(GGUF_HEAD_NORMS) | gguf_expert_names(config)
     experts = gguf_experts(config, "expert_feed_forward_length", ROUTING[True])
     return gguf_decoder(config, "Qwen3MoeForCausalLM", names, attention=ATTENTION, mlp=MLP, experts=experts)
