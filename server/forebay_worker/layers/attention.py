@@ -61,9 +61,9 @@ class NormedQueryKeyAttention(GroupedQueryAttention):
         self._key_norm = norm(loader, "attention.key_norm", spec.head_dim, spec.norm_eps)
 
     def _query(self, q_THD: Tensor) -> Tensor:
-        normed: Tensor = self._query_norm(q_THD.reshape(-1, self._head_dim), None)[0]
-        return normed.view(q_THD.shape)
+        normed_THD: Tensor = self._query_norm(q_THD, None)[0]
+        return normed_THD
 
     def _key(self, k_TKD: Tensor) -> Tensor:
-        normed: Tensor = self._key_norm(k_TKD.reshape(-1, self._head_dim), None)[0]
-        return normed.view(k_TKD.shape)
+        normed_TKD: Tensor = self._key_norm(k_TKD, None)[0]
+        return normed_TKD

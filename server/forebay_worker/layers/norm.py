@@ -1,4 +1,4 @@
-"""Normalization. T = tokens in the step, D = model width (or a head's)."""
+"""Normalization. T = tokens in the step, D = model width, or a head's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class RmsNorm:
         self._eps = eps
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum). float32 inside."""
+        """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum). float32 inside.
+
+        [T, heads, D] is normalized head by head.
+        """
         return rms_norm(x_TD, self._weight_D, self._eps, residual_TD)
 
 
