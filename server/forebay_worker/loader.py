@@ -72,7 +72,7 @@ def _refuse_unread(source: ModelSource, checkpoint: Checkpoint) -> None:
     spec = source.spec
     head = spec.names["head"].at(None) if spec.tied_head else None
     for name in checkpoint.unread():
-        is_ignored = name.endswith(spec.ignored_names)
+        is_ignored = name.endswith(spec.ignored_names) or name.startswith(spec.ignored_prefixes)
         if name != head and not is_ignored:
             raise ModelRefusedError(
                 f"tensor `{name}` of `{source.path}` has no place in `{spec.architecture}` as its configuration stands"

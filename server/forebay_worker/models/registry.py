@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.hf_config import HfConfig
@@ -16,8 +17,10 @@ _HOME = "forebay_worker.models.families."
 
 FAMILIES = {
     "GPT2LMHeadModel": _HOME + "gpt2",
+    "GemmaForCausalLM": _HOME + "gemma",
     "Gemma2ForCausalLM": _HOME + "gemma2",
     "Gemma3ForCausalLM": _HOME + "gemma3",
+    "Gemma3ForConditionalGeneration": _HOME + "gemma3:from_multimodal_config",
     "LlamaForCausalLM": _HOME + "llama",
     "MistralForCausalLM": _HOME + "mistral",
     "MixtralForCausalLM": _HOME + "mixtral",
@@ -27,9 +30,10 @@ FAMILIES = {
     "Qwen3ForCausalLM": _HOME + "qwen3",
     "Qwen3MoeForCausalLM": _HOME + "qwen3_moe",
 }
-"""`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`."""
+"""`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`, or the name of another."""
 
 GGUF_FAMILIES = {
+    "gemma": _HOME + "gemma",
     "gemma2": _HOME + "gemma2",
     "gemma3": _HOME + "gemma3",
     "gpt2": _HOME + "gpt2",
@@ -45,20 +49,20 @@ GGUF_FAMILIES = {
 
 def spec_from_config(config: HfConfig) -> DecoderSpec:
     """Describe a folder's model. Raises: ModelRefusedError for an unknown architecture or an unsupported field."""
-    spec: DecoderSpec = _family(FAMILIES, config.architecture(), config.path).from_config(config)
-    return spec
+    return _family(FAMILIES, config.architecture(), config.path, "from_config")(config)
 
 
 def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     """Describe a GGUF file's model. Raises: ModelRefusedError for an unknown architecture or an unsupported key."""
     config = GgufConfig(file)
-    spec: DecoderSpec = _family(GGUF_FAMILIES, config.architecture, file.path).from_gguf(config)
-    return spec
+    return _family(GGUF_FAMILIES, config.architecture, file.path, "from_gguf")(config)
 
 
-def _family(families: dict[str, str], architecture: str, path: Path) -> ModuleType:
+def _family(families: dict[str, str], architecture: str, path: Path, function: str) -> Callable[[Any], DecoderSpec]:
     if architecture not in families:
         raise ModelRefusedError(
             f"architecture `{architecture}` of `{path}` is not supported; supported: {', '.join(sorted(families))}"
         )
-    return importlib.import_module(families[architecture])
+    module, _, own = families[architecture].partition(":")
+    describe: Callable[[Any], DecoderSpec] = getattr(importlib.import_module(module), own or function)
+    return describe

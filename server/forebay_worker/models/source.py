@@ -61,10 +61,10 @@ def _open_gguf(path: Path) -> ModelSource:
 
 
 def _open_folder(path: Path) -> ModelSource:
-    config = HfConfig.load(path)
     refuse_pickles_only(path)
-    spec = spec_from_config(config)
     tensors = SafetensorsFolder(path)
+    config = HfConfig.load(path, frozenset(tensors.names()))
+    spec = spec_from_config(config)
     return _checked(ModelSource(path, spec, tensors, _folder_dtype(config, spec, tensors), False))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 import safetensors.numpy
+
+from .tiny_gguf import quantized
 
 NAMES = {
     "embed_tokens": "token_embd", "lm_head": "output", "input_layernorm": "attn_norm", "q_proj": "attn_q",
@@ -43,10 +46,23 @@ KEYS = {
 }
 
 
-def convert(folder: Path, architecture: str) -> Path:
-    """The .gguf file of a folder, all in float32."""
+F32 = gguf.GGMLQuantizationType.F32
+
+
+def convert(
+    folder: Path,
+    architecture: str,
+    *,
+    type_of: Callable[[str], gguf.GGMLQuantizationType] = lambda name: F32,
+    decoded: bool = False,
+    is_old: bool = False,
+) -> Path:
+    """The .gguf file of a folder. `type_of`: tensor -> type; all float32 unless told otherwise.
+
+    `decoded`: write in float32 the values that the types would hold. `is_old`: each expert a tensor of its own.
+    """
     config = json.loads((folder / "config.json").read_text())
-    path = folder / "model.gguf"
+    path = folder / ("decoded.gguf" if decoded else "old.gguf" if is_old else "model.gguf")
     writer = gguf.GGUFWriter(path, architecture)
     for key, sources in KEYS.items():
         value = next((config[source] for source in sources if config.get(source)), None)
@@ -61,14 +77,14 @@ def convert(folder: Path, architecture: str) -> Path:
     if theta:
         writer.add_float32(f"{architecture}.rope.freq_base", theta)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-    for name, values in _stacked(tensors, architecture, config).items():
-        writer.add_tensor(name, np.ascontiguousarray(values))
-    if "short_factor" in rope:
-        writer.add_uint32(
-            f"{architecture}.rope.scaling.original_context_length", rope["original_max_position_embeddings"]
-        )
-        writer.add_tensor("rope_factors_short.weight", np.array(rope["short_factor"], np.float32))
-        writer.add_tensor("rope_factors_long.weight", np.array(rope["long_factor"], np.float32))
+    for name, values in _converted(tensors, architecture, config, is_old=is_old).items():
+        values = np.ascontiguousarray(values)
+        kind = type_of(name)
+        raw = values if kind == F32 else quantized(values, kind)
+        if decoded:
+            raw, kind = gguf.quants.dequantize(raw, kind), F32
+        writer.add_tensor(name, raw, raw_dtype=kind)
+    _add_rope_scaling(writer, architecture, rope)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -76,13 +92,31 @@ def convert(folder: Path, architecture: str) -> Path:
     return path
 
 
-def _stacked(tensors: dict[str, np.ndarray], architecture: str, config: dict) -> dict[str, np.ndarray]:
+def _add_rope_scaling(writer: gguf.GGUFWriter, architecture: str, rope: dict) -> None:
+    if rope.get("rope_type") in ("linear", "yarn"):
+        writer.add_string(f"{architecture}.rope.scaling.type", rope["rope_type"])
+    for key in ("factor", "attn_factor", "yarn_beta_fast", "yarn_beta_slow"):
+        if (value := rope.get(key.removeprefix("yarn_"))) is not None:
+            writer.add_float32(f"{architecture}.rope.scaling.{key}", value)
+    if original := rope.get("original_max_position_embeddings"):
+        writer.add_uint32(f"{architecture}.rope.scaling.original_context_length", original)
+    if "short_factor" in rope:
+        writer.add_tensor("rope_factors_short.weight", np.array(rope["short_factor"], np.float32))
+        writer.add_tensor("rope_factors_long.weight", np.array(rope["long_factor"], np.float32))
+
+
+def _converted(
+    tensors: dict[str, np.ndarray], architecture: str, config: dict, *, is_old: bool
+) -> dict[str, np.ndarray]:
     converted: dict[str, np.ndarray] = {}
     experts: dict[str, dict[int, np.ndarray]] = {}
     for hf_name, values in tensors.items():
         name = _name(hf_name, architecture)
         values = _changed(hf_name, values, architecture, config)
-        if match := re.search(r"experts\.(\d+)\.", hf_name):
+        match = re.search(r"experts\.(\d+)\.", hf_name)
+        if match and is_old:
+            converted[name.replace("_exps", f".{match[1]}")] = values
+        elif match:
             experts.setdefault(name, {})[int(match[1])] = values
         else:
             converted[name] = values
@@ -95,7 +129,7 @@ def _name(hf_name: str, architecture: str) -> str:
     layer = re.search(r"\.(?:layers|h)\.(\d+)\.", hf_name)
     *_, last, kind = hf_name.split(".")
     name = "ffn_down" if "mlp.c_proj" in hf_name else "attn_output" if "attn.c_proj" in hf_name else NAMES[last]
-    if architecture.startswith("gemma") and last == "post_attention_layernorm":
+    if architecture in ("gemma2", "gemma3") and last == "post_attention_layernorm":
         name = "post_attention_norm"
     name += "_exps" if "experts." in hf_name and "shared" not in hf_name else ""
     name += "_shexp" if "shared_expert." in hf_name else ""

@@ -49,8 +49,8 @@ def folder_with(tmp_path, **fields):
             r"`layer_types` of .* is `\['chunked', 'chunked'\]`, expected `full_attention` or `sliding_attention`",
         ),
         (
-            {"architectures": ["Qwen2MoeForCausalLM"], "mlp_only_layers": [0]},
-            r"`mlp_only_layers` of .* is `\[0\]`, which is not supported; supported: `\[\]`",
+            {"architectures": ["Qwen3MoeForCausalLM"], "mlp_only_layers": ["first"]},
+            r"`mlp_only_layers` of .* is `\['first'\]`, expected a list of integers",
         ),
         (
             {"architectures": ["MixtralForCausalLM"], "num_local_experts": 2, "num_experts_per_tok": 3},
@@ -59,6 +59,10 @@ def folder_with(tmp_path, **fields):
         (
             {"architectures": ["GPT2LMHeadModel"], "scale_attn_by_inverse_layer_idx": True},
             r"`scale_attn_by_inverse_layer_idx` of .* is `true`",
+        ),
+        (
+            {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": 3},
+            r"`text_config` of .* is `3`, expected an object",
         ),
         (
             {"architectures": ["Gemma2ForCausalLM"], "use_bidirectional_attention": True},

@@ -55,8 +55,21 @@ YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max
 
 TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "GPT2LMHeadModel": TINY_GPT2,
+    "GemmaForCausalLM": {**TINY, "head_dim": 32, "pad_token_id": 0},
     "Gemma2ForCausalLM": {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 20.0},
     "Gemma3ForCausalLM": {**GEMMA, "num_hidden_layers": 3, "sliding_window_pattern": 3},
+    "Gemma3ForConditionalGeneration": {
+        "text_config": {**GEMMA, "num_hidden_layers": 3, "sliding_window_pattern": 3},
+        "vision_config": {
+            "num_hidden_layers": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_attention_heads": 2,
+            "image_size": 8,
+            "patch_size": 4,
+        },
+        "mm_tokens_per_image": 4,
+    },
     "LlamaForCausalLM": TINY,
     "MistralForCausalLM": {**TINY, "sliding_window": WINDOW},
     "MixtralForCausalLM": {**TINY, "num_local_experts": 5, "num_experts_per_tok": 2},
@@ -92,6 +105,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2, window in the last layer": (
         "Qwen2ForCausalLM",
         {**TINY, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    ),
+    "qwen2_moe, a dense layer among three": (
+        "Qwen2MoeForCausalLM",
+        {
+            **TINY,
+            **EXPERTS,
+            "num_hidden_layers": 3,
+            "mlp_only_layers": [1],
+            "shared_expert_intermediate_size": 32,
+        },
+    ),
+    "qwen3_moe, experts in every second layer": (
+        "Qwen3MoeForCausalLM",
+        {**TINY, **EXPERTS, "head_dim": 16, "num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
     ),
     "gemma3, stretched": (
         "Gemma3ForCausalLM",

@@ -54,7 +54,7 @@ def write_tiny_gguf(
     for name, hf_name, shape in _tensors(tied, scale):
         values = rng.uniform(0.5, 1.5, shape) if len(shape) == 1 else rng.normal(0, 0.2 / scale**0.5, shape)
         kind = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else type_of(name)
-        raw = _quantized(values.astype(np.float32), kind)
+        raw = quantized(values.astype(np.float32), kind)
         writer.add_tensor(name, raw, raw_dtype=kind)
         decoded[hf_name] = _unpermuted(name, gguf.quants.dequantize(raw, kind).reshape(shape))
     if rope_factors:
@@ -87,12 +87,13 @@ def split_gguf(path: Path, max_tensors: int, *, tensors_in_first: bool = True) -
     return sorted(folder.iterdir())
 
 
-def _quantized(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+def quantized(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """The package's own rounding where it has one, else ours; what the bytes mean, the package says in either case."""
     try:
         return gguf.quants.quantize(values, kind)
     except NotImplementedError:
-        return quantize_blocks(torch.from_numpy(values), kind.name).numpy()
+        rows = torch.from_numpy(values).flatten(0, -2)
+        return quantize_blocks(rows, kind.name).numpy().reshape(*values.shape[:-1], -1)
 
 
 def _shapes(hidden: int, intermediate: int, head_dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,24 +1,19 @@
-"""Gemma 2: norms before and after each part, every second layer windowed, bounded scores and logits."""
+"""Gemma 2: Gemma with norms before and after each part, every second layer windowed, bounded scores and logits."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from forebay_worker.models.families import gemma
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.gguf_decoder import GGUF_OUTPUT_NORMS, gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
-from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
+from forebay_worker.models.hf_decoder import hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import WeightName, biases, hf_decoder_names, named
+from forebay_worker.weights.names import WeightName, named
 
-COMPONENTS: dict[str, Any] = {
-    "embedding": "forebay_worker.layers.embedding:ScaledTokenEmbedding",
-    "block": "forebay_worker.models.blocks:SandwichNormBlock",
-    "mlp": "forebay_worker.layers.mlp:GeGluMlp",
-}
-UNIT_OFFSET_NORM = "forebay_worker.layers.norm:UnitOffsetRmsNorm"
-"""Of safetensors; GGUF files hold the sum with 1."""
+COMPONENTS = {**gemma.COMPONENTS, "block": "forebay_worker.models.blocks:SandwichNormBlock"}
 SOFTCAPPED_HEAD = "forebay_worker.layers.embedding:SoftcappedHead"
 
 
@@ -32,40 +27,30 @@ def from_config(config: HfConfig) -> DecoderSpec:
 def gemma_names(config: HfConfig) -> dict[str, WeightName]:
     """Names of the tensors; the norm before the feed-forward layer is not where Llama has it."""
     layer = "model.layers.{layer}."
-    names = hf_decoder_names() | named(
+    return hf_names(config) | named(
         {
             "attention.output_norm": layer + "post_attention_layernorm.weight",
             "mlp.norm": layer + "pre_feedforward_layernorm.weight",
             "mlp.output_norm": layer + "post_feedforward_layernorm.weight",
         }
     )
-    if config.flag("attention_bias", False):
-        names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
-    return names
 
 
 def gemma_fields(config: HfConfig, attention_softcap: float, final_softcap: float) -> dict[str, Any]:
     """DecoderSpec's fields that Gemma 2 and 3 share; the softcaps are for a configuration without the fields."""
-    config.require("hidden_activation", "gelu_pytorch_tanh")
-    config.require("use_bidirectional_attention", False)
     final_softcap = config.softcap("final_logit_softcapping", final_softcap)
     return {
+        **gemma.gemma_fields(config, num_kv_heads=4),
         **COMPONENTS,
         **({"head": SOFTCAPPED_HEAD, "final_softcap": final_softcap} if final_softcap else {}),
-        "norm": UNIT_OFFSET_NORM,
         "attention_scale": config.number("query_pre_attn_scalar", 256) ** -0.5,
         "attention_softcap": config.softcap("attn_logit_softcapping", attention_softcap),
-        "head_dim": config.integer("head_dim", 256),
-        "num_kv_heads": config.integer("num_key_value_heads", 4),
-        "tied_head": config.flag("tie_word_embeddings", True),
-        "max_position_embeddings": config.integer("max_position_embeddings", 8192),
     }
 
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `gemma2`. Raises: ModelRefusedError for what is not built."""
     window = config.integer("attention.sliding_window", 4096)
-    final_softcap = config.number("final_logit_softcapping", 30.0)
     return gguf_decoder(
         config,
         "Gemma2ForCausalLM",
@@ -73,7 +58,7 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
         [0 if layer % 2 else window for layer in range(config.num_layers)],
         **COMPONENTS,
         head=SOFTCAPPED_HEAD,
-        final_softcap=final_softcap,
+        final_softcap=config.number("final_logit_softcapping", 30.0),
         attention_softcap=config.number("attn_logit_softcapping", 50.0),
         attention_scale=gguf_attention_scale(config, 46),
     )
