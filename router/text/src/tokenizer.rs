@@ -3,27 +3,34 @@
 //! Encoding is the `tokenizers` crate's. Decoding is ours: a table of each token's bytes ([`pieces`]), so that a stream
 //! decodes in constant time a token and whole texts and streams agree to the byte.
 
+mod bpe;
 mod byte_level;
+mod charsmap;
 mod decoder;
 mod from_gguf;
+mod from_json;
+mod pair_map;
 mod pieces;
 mod pre;
 mod spm;
+mod unigram;
 mod words;
 
 use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType};
+use tokenizers::{AddedToken, OffsetReferential, OffsetType};
 
 use crate::detokenizer::TextBuilder;
 use crate::error::TextError;
 use crate::gguf::Metadata;
+use bpe::Bpe;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
 use pieces::Pieces;
 use spm::Spm;
+use unigram::Unigram;
 use words::Words;
 
 /// A loaded tokenizer, from `tokenizer.json` or from a GGUF header.
@@ -49,8 +56,9 @@ struct ByHand {
 /// How the text between added tokens is encoded.
 enum Method {
     /// Cut into words, of which each is merged.
-    Words(Words),
+    Words(Words, Bpe),
     Spm(Spm),
+    Unigram(Unigram),
 }
 
 /// An encoded text.
@@ -95,10 +103,7 @@ impl Tokenizer {
         // A file may carry the truncation and padding of somebody's training run.
         inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
-        let by_hand = Words::from_json(&json).and_then(|words| {
-            let (prefix, suffix) = added_around(&inner)?;
-            Some(ByHand { method: Method::Words(words), prefix, suffix, offsets: false })
-        });
+        let by_hand = from_json::by_hand(&json, &inner);
         Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None })
     }
 
@@ -135,7 +140,7 @@ impl Tokenizer {
     /// text are recognised either way.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
         if let Some(by_hand) = self.by_hand.as_ref().filter(|by_hand| by_hand.offsets) {
-            return self.encode_by_hand(by_hand, text, add_special).map_err(|error| failed(&error));
+            return Ok(self.encode_by_hand(by_hand, text, add_special));
         }
         let encoding = self.inner.encode(text, add_special).map_err(|error| failed(&error))?;
         let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
@@ -146,73 +151,51 @@ impl Tokenizer {
     /// of which the post-processor of a `tokenizer.json` may leave out a leading space.
     pub fn encode_exact(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
         match &self.by_hand {
-            Some(by_hand) => self.encode_by_hand(by_hand, text, add_special).map_err(|error| failed(&error)),
+            Some(by_hand) => Ok(self.encode_by_hand(by_hand, text, add_special)),
             None => self.encode(text, add_special),
         }
     }
 
     /// The ids of [`Self::encode`] alone.
     pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
-        let ids = match &self.by_hand {
-            Some(by_hand) => self.encode_by_hand(by_hand, text, add_special).map(|encoding| encoding.ids),
-            None => self.inner.encode_fast(text, add_special).map(|encoding| encoding.get_ids().to_vec()),
-        };
-        ids.map_err(|error| failed(&error))
+        if let Some(by_hand) = &self.by_hand {
+            return Ok(self.encode_by_hand(by_hand, text, add_special).ids);
+        }
+        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| failed(&error))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
-    fn encode_by_hand(&self, by_hand: &ByHand, text: &str, add_special: bool) -> tokenizers::Result<Encoding> {
+    fn encode_by_hand(&self, by_hand: &ByHand, text: &str, add_special: bool) -> Encoding {
         let mut result = Encoding::default();
         if add_special {
             result.push_all(&by_hand.prefix, &(0..0));
         }
-        self.encode_pieces(&by_hand.method, text, &mut result)?;
+        self.encode_pieces(&by_hand.method, text, &mut result);
         if add_special {
             result.push_all(&by_hand.suffix, &(text.len()..text.len()));
         }
-        Ok(result)
+        result
     }
 
     /// Added tokens are taken out, what lies between is encoded.
-    fn encode_pieces(&self, method: &Method, text: &str, result: &mut Encoding) -> tokenizers::Result<()> {
+    fn encode_pieces(&self, method: &Method, text: &str, result: &mut Encoding) {
         let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
         let mut after_added = true;
         for (piece, (start, end), tokens) in added.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             match (tokens, method) {
                 (Some(tokens), _) => tokens.iter().for_each(|token| result.push(token.id, start..end)),
-                (None, Method::Words(words)) => self.encode_words(words, text, piece, start, result)?,
+                (None, Method::Words(words, bpe)) => encode_words(words, bpe, piece, |id, range| {
+                    result.push(id, whole_characters(text, start + range.start..start + range.end));
+                }),
+                (None, Method::Unigram(unigram)) => unigram.encode(piece, |id, range| {
+                    result.push(id, start + range.start..start + range.end);
+                }),
                 (None, Method::Spm(spm)) => spm.encode(piece, after_added, |id, range| {
                     result.push(id, start + range.start..start + range.end);
                 }),
             }
             after_added = tokens.is_some();
         }
-        Ok(())
-    }
-
-    /// Byte-level encoding of a piece of `text` that begins at `start`: cut into words, each merged.
-    fn encode_words(
-        &self,
-        words: &Words,
-        text: &str,
-        piece: &str,
-        start: usize,
-        result: &mut Encoding,
-    ) -> tokenizers::Result<()> {
-        let (mut symbols, mut at) = (String::new(), start);
-        words.cut(piece, |word| {
-            symbols.clear();
-            symbols.extend(word.bytes().map(byte_level::symbol));
-            for token in self.inner.get_model().tokenize(&symbols)? {
-                let known = (token.id as usize) < self.pieces.len();
-                // An id above the vocabulary stands for one byte that the vocabulary lacks.
-                let end = at + if known { self.pieces.bytes(token.id).len() } else { 1 };
-                if known {
-                    result.push(token.id, whole_characters(text, at..end));
-                }
-                at = end;
-            }
-            Ok(())
-        })
     }
 
     /// Ids to text in one piece. Bytes that make no character become U+FFFD; ids that no token has are left out.
@@ -296,12 +279,13 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// What a post-processor puts before and after a text; `None` if it does more than that.
-fn added_around(inner: &tokenizers::Tokenizer) -> Option<(Vec<u32>, Vec<u32>)> {
-    let ids = |add_special| inner.encode_fast("a", add_special).ok().map(|encoding| encoding.get_ids().to_vec());
-    let (with, without) = (ids(true)?, ids(false)?);
-    let at = with.windows(without.len().max(1)).position(|window| window == without)?;
-    Some((with[..at].to_vec(), with[at + without.len()..].to_vec()))
+/// Cuts into words and merges each.
+fn encode_words(words: &Words, bpe: &Bpe, text: &str, mut take: impl FnMut(u32, Range<usize>)) {
+    let (mut merger, mut at) = (bpe.merger(), 0);
+    words.cut(text, |word| {
+        merger.merge(word, |id, range| take(id, at + range.start..at + range.end));
+        at += word.len();
+    });
 }
 
 fn failed(error: &tokenizers::Error) -> TextError {

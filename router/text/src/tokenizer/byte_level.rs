@@ -23,10 +23,14 @@ pub(super) fn byte(symbol: char) -> Option<u8> {
     }
 }
 
+/// The bytes that a token is written for; `None` if any of its characters stands for none.
+pub(super) fn written_bytes(token: &str) -> Option<Box<[u8]>> {
+    token.chars().map(byte).collect()
+}
+
 /// A token's bytes; a token with any other character stands for itself (added tokens).
 pub(super) fn bytes(token: &str) -> Vec<u8> {
-    let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
-    bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+    written_bytes(token).map_or_else(|| token.as_bytes().to_vec(), Vec::from)
 }
 
 #[cfg(test)]

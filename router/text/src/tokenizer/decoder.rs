@@ -52,6 +52,11 @@ impl TokenDecoder {
         Self { steps: vec![Step::ByteLevel], leading: LeadingRule::Keep }
     }
 
+    /// The decoder of vocabularies of characters in which a space is a space.
+    pub(super) fn characters() -> Self {
+        Self { steps: vec![Step::ByteFallback], leading: LeadingRule::Keep }
+    }
+
     /// The decoder of `SentencePiece` vocabularies; `prefixed` if encoding puts a space before a text.
     pub(super) fn spm(prefixed: bool) -> Self {
         let leading = if prefixed { LeadingRule::strip_spaces(1) } else { LeadingRule::Keep };
@@ -163,7 +168,7 @@ impl Step {
 }
 
 /// `<0x0A>` is the byte 10.
-fn fallback_byte(token: &str) -> Option<u8> {
+pub(super) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }

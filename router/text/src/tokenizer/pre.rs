@@ -1,4 +1,4 @@
-//! `tokenizer.ggml.pre`: how a byte-level model's text is cut into words, and what goes with it.
+//! `tokenizer.ggml.pre`: how a merging model's text is cut into words, and what goes with it.
 //!
 //! The names are llama.cpp's (`llama-vocab.cpp`, `tokenizer_pre`). A wrong cut gives wrong ids without an error, so an
 //! unknown name is refused rather than guessed.
@@ -7,9 +7,13 @@ use super::words::expressions::{
     AFMOE_SCRIPTS, BAILING, BEFORE_DIGIT_GROUPS, BEHIND_DIGIT_GROUPS, BLOOM, CHAMELEON_IMAGE, CHAMELEON_MARK,
     CHAMELEON_SENTINEL, CHAMELEON_SPACES, CJK, DEEPSEEK_CJK, DEEPSEEK_LETTERS, DEEPSEEK_MARKS, DEEPSEEK3,
     DEFAULT_MARKS, DIGITS_BY_THREE, EXAONE_MOE, FALCON_MARKS, GPT2, GPT4O, GRANITE_MULTILINGUAL, JAIS2, K2_HORIZON,
-    KIMI_K2, LINE_ENDS, LINES, LLAMA3, MINICPM5, NUMBER, NUMBERS, NUMBERS_BY_THREE, QWEN2, QWEN35, SEED_CODER,
-    SPACE_AND_LETTERS, SPACE_AND_MARKS, SPACES_AT_END, SPARK, TEKKEN, TINY_AYA, UFAKZEKA, YOUTU, YOUTU_SCRIPTS,
+    KIMI_K2, LINE_ENDS, LINES, LLAMA3, METASPACE_WORDS, MINICPM5, NO_SPACES, NUMBER, NUMBERS, NUMBERS_BY_THREE, QWEN2,
+    QWEN35, SEED_CODER, SPACE_AND_LETTERS, SPACE_AND_MARKS, SPACES_AT_END, SPARK, TEKKEN, TINY_AYA, UFAKZEKA, YOUTU,
+    YOUTU_SCRIPTS,
 };
+
+/// The name that `tokenizer.ggml.model` = `gemma4` stands for.
+pub(super) const GEMMA4: &str = "gemma4";
 
 /// One line of the table.
 #[derive(Debug, Clone, Copy)]
@@ -18,22 +22,55 @@ pub(super) struct PreTokenizer {
     names: &'static [&'static str],
     /// Applied one after another.
     pub(super) expressions: &'static [&'static str],
-    /// A word that is a token is taken whole, without merging.
-    pub(super) ignore_merges: bool,
-    /// Whether a text begins with BOS unless the header says otherwise.
-    pub(super) add_bos: bool,
+    /// What words are made of.
+    pub(super) alphabet: Alphabet,
+    /// Which words are taken without merging when they are tokens.
+    pub(super) whole: Whole,
+    /// Whether a text begins with BOS.
+    pub(super) bos: Bos,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// Bytes, by GPT-2's stand-ins.
+    Bytes,
+    /// Characters, and bytes (`<0x0A>`) for those without a token.
+    Characters,
+    /// The same with `▁` for a space, and one put before each line that begins with none if `prefix` says so.
+    Metaspace { prefix: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    None,
+    LineEnds,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bos {
+    /// Unless the header says otherwise.
+    Absent,
+    /// Unless the header says otherwise.
+    Present,
+    /// Whatever the header says: files of this kind are known to say it wrong.
+    Forced,
 }
 
 const fn cut(names: &'static [&'static str], expressions: &'static [&'static str]) -> PreTokenizer {
-    PreTokenizer { names, expressions, ignore_merges: false, add_bos: false }
+    PreTokenizer { names, expressions, alphabet: Alphabet::Bytes, whole: Whole::None, bos: Bos::Absent }
 }
 
 const fn whole(pre: PreTokenizer) -> PreTokenizer {
-    PreTokenizer { ignore_merges: true, ..pre }
+    PreTokenizer { whole: Whole::All, ..pre }
 }
 
 const fn begun(pre: PreTokenizer) -> PreTokenizer {
-    PreTokenizer { add_bos: true, ..pre }
+    PreTokenizer { bos: Bos::Present, ..pre }
+}
+
+const fn metaspace(names: &'static [&'static str]) -> PreTokenizer {
+    PreTokenizer { alphabet: Alphabet::Metaspace { prefix: false }, ..cut(names, &[LINES]) }
 }
 
 #[rustfmt::skip]
@@ -98,6 +135,14 @@ const TABLE: &[PreTokenizer] = &[
     cut(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),
     cut(&["seed-coder"], &[SEED_CODER]),
     cut(&["exaone-moe"], &[EXAONE_MOE]),
+    PreTokenizer { whole: Whole::LineEnds, bos: Bos::Forced, ..metaspace(&[GEMMA4, "granite-embed-multi-311m"]) },
+    metaspace(&["sarvam-moe"]),
+    PreTokenizer {
+        alphabet: Alphabet::Metaspace { prefix: true },
+        whole: Whole::LineEnds,
+        ..cut(&["mmbert"], &[METASPACE_WORDS])
+    },
+    PreTokenizer { alphabet: Alphabet::Characters, ..cut(&["whitespace"], &[NO_SPACES]) },
 ];
 
 /// The line of a name.
@@ -120,6 +165,17 @@ mod tests {
         for pre in TABLE {
             assert!(Words::parse(pre.expressions.iter().copied()).is_some(), "{:?}", pre.names);
         }
+    }
+
+    #[test]
+    fn every_name_stands_in_the_reference() {
+        let reference = include_str!("../../../../docs/reference/tokenizers.md");
+        let line = reference.lines().find(|line| line.starts_with("Names of `tokenizer.ggml.pre`")).unwrap();
+        let mut listed: Vec<&str> = line.split('`').skip(3).step_by(2).collect();
+        let mut known: Vec<&str> = names().collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
     }
 
     #[test]

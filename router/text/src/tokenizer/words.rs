@@ -33,12 +33,8 @@ impl Words {
         expressions.into_iter().map(Cut::parse).collect::<Option<_>>().map(Self)
     }
 
-    /// The rules of a whole `tokenizer.json`, if it is a byte-level one that cuts by expressions alone.
-    pub(super) fn from_json(json: &Value) -> Option<Self> {
-        let pre = &json["pre_tokenizer"];
-        if json["model"]["type"] != "BPE" {
-            return None;
-        }
+    /// The rules of a `pre_tokenizer` in `tokenizer.json`, if it is a byte-level one that cuts by expressions alone.
+    pub(super) fn from_json(pre: &Value) -> Option<Self> {
         if is_byte_level(pre, true) {
             return Self::parse([expressions::GPT2]);
         }
@@ -53,46 +49,43 @@ impl Words {
     }
 
     /// Calls `take` with each word; joined they are the text.
-    pub(super) fn cut<'t, E>(&self, text: &'t str, mut take: impl FnMut(&'t str) -> Result<(), E>) -> Result<(), E> {
-        cut_with(&self.0, text, &mut take)
+    pub(super) fn cut<'t>(&self, text: &'t str, mut take: impl FnMut(&'t str)) {
+        cut_with(&self.0, text, &mut take);
     }
 }
 
 /// One cut after another, depth first.
-fn cut_with<'t, E>(cuts: &[Cut], text: &'t str, take: &mut dyn FnMut(&'t str) -> Result<(), E>) -> Result<(), E> {
+fn cut_with<'t>(cuts: &[Cut], text: &'t str, take: &mut dyn FnMut(&'t str)) {
     match cuts.split_first() {
         None => take(text),
         Some((Cut::Matches(pattern), later)) => pattern.split(text, |word| cut_with(later, word, take)),
         Some((Cut::BehindDigitGroups(digits), later)) => {
-            cut_at(text, digits, |len, left| left % 3 == 0 && len > 0, |word| cut_with(later, word, take))
+            cut_at(text, digits, |len, left| left % 3 == 0 && len > 0, |word| cut_with(later, word, take));
         }
         Some((Cut::BeforeDigitGroups(digits), later)) => {
-            cut_at(text, digits, |_, left| left % 3 == 0 && left > 0, |word| cut_with(later, word, take))
+            cut_at(text, digits, |_, left| left % 3 == 0 && left > 0, |word| cut_with(later, word, take));
         }
     }
 }
 
 /// Cuts inside runs of digits, wherever `wanted(digits before, digits after)`.
-fn cut_at<'t, E>(
-    text: &'t str,
-    digits: &CharClass,
-    wanted: impl Fn(u32, u32) -> bool,
-    mut take: impl FnMut(&'t str) -> Result<(), E>,
-) -> Result<(), E> {
+fn cut_at<'t>(text: &'t str, digits: &CharClass, wanted: impl Fn(u32, u32) -> bool, mut take: impl FnMut(&'t str)) {
     let (mut from, mut at) = (0, 0);
     while at < text.len() {
         let (len, count) = digits.run(&text[at..], u32::MAX);
         let ends = text[at..at + len].char_indices().map(|(offset, _)| at + offset).chain([at + len]);
         for (before, end) in (0..=count).zip(ends).filter(|_| count > 0) {
             if wanted(before, count - before) && end > from {
-                take(&text[from..end])?;
+                take(&text[from..end]);
                 from = end;
             }
         }
         at += len;
         at += text[at..].chars().next().map_or(0, char::len_utf8);
     }
-    if from < text.len() { take(&text[from..]) } else { Ok(()) }
+    if from < text.len() {
+        take(&text[from..]);
+    }
 }
 
 impl Cut {

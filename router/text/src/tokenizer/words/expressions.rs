@@ -62,6 +62,8 @@ pub(in crate::tokenizer) const BEFORE_DIGIT_GROUPS: &str = r"(?=(\d{3})+(?!\d))"
 pub(in crate::tokenizer) const BEHIND_DIGIT_GROUPS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
 pub(in crate::tokenizer) const LINE_ENDS: &str = r"[\r\n]";
 pub(in crate::tokenizer) const LINES: &str = r"[^\n]+|[\n]+";
+pub(in crate::tokenizer) const METASPACE_WORDS: &str = r"[ \u{2581}]?[^ \u{2581}\n]+|[ \u{2581}]|\n+";
+pub(in crate::tokenizer) const NO_SPACES: &str = r"\S+";
 pub(in crate::tokenizer) const LLAMA3: &str =
     concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}", marks_and_spaces!());
 pub(in crate::tokenizer) const JAIS2: &str = concat!(

@@ -33,7 +33,7 @@ impl Pattern {
     }
 
     /// Calls `matched` and `between` with what matches in turn and what lies between; joined they are the text.
-    pub(super) fn split<'t, E>(&self, text: &'t str, mut take: impl FnMut(&'t str) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn split<'t>(&self, text: &'t str, mut take: impl FnMut(&'t str)) {
         // Where a run ended from which an alternative failed: it fails from everywhere in that run.
         let mut dead = vec![0; self.0.len()];
         let (mut from, mut at) = (0, 0);
@@ -44,12 +44,14 @@ impl Pattern {
             };
             for word in [&text[from..at], &text[at..end]] {
                 if !word.is_empty() {
-                    take(word)?;
+                    take(word);
                 }
             }
             (from, at) = (end, end);
         }
-        if from < text.len() { take(&text[from..]) } else { Ok(()) }
+        if from < text.len() {
+            take(&text[from..]);
+        }
     }
 
     fn match_at(&self, text: &str, at: usize, dead: &mut [usize]) -> Option<usize> {
