@@ -47,7 +47,11 @@ class Decoder:
 
         input_ids_T, positions_T: int64. Returns the hidden states [T, D] after the final norm.
         """
-        steps = [AttentionStep(rotary.at(positions_T) if rotary else None, metadata) for rotary in self._rotaries]
+        max_context_len = int(metadata.host_context_lens_S.max())
+        steps = [
+            AttentionStep(rotary.at(positions_T, max_context_len) if rotary else None, metadata)
+            for rotary in self._rotaries
+        ]
         x_TD, residual_TD = self._embedding(input_ids_T, positions_T), None
         for block, rotary, kv in zip(self._blocks, self._rotary_of_layer, kv_cache.layers, strict=True):
             x_TD, residual_TD = block(x_TD, residual_TD, kv, steps[rotary])

@@ -9,8 +9,10 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from forebay_worker.layers.rotary import rotary_frequencies
+from forebay_worker.layers import rotary
+from forebay_worker.layers.rotary import RotaryEmbedding, rotary_frequencies
 from forebay_worker.models.hf_config import HfConfig
+from forebay_worker.models.spec import RopeSpec
 
 HEAD_DIM, MAX_POSITIONS = 16, 256
 FACTORS = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
@@ -62,3 +64,15 @@ def test_the_older_place_and_names_of_the_parameters_still_count():
     newer = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 3.0}}
     specs = [HfConfig(fields, Path("config.json")).rope(HEAD_DIM) for fields in (older, newer)]
     assert specs[0] == specs[1]
+
+
+def test_the_table_is_computed_as_far_as_the_longest_context_and_no_further(monkeypatch):
+    spec, cpu = RopeSpec(10000.0, HEAD_DIM), torch.device("cpu")
+    whole = RotaryEmbedding(spec, MAX_POSITIONS, torch.float32, cpu).at(torch.tensor([0]), MAX_POSITIONS).table_PR
+    monkeypatch.setattr(rotary, "STRETCH", 100)
+    monkeypatch.setattr(torch, "empty", torch.zeros)
+    growing = RotaryEmbedding(spec, MAX_POSITIONS, torch.float32, cpu)
+    for length, num_computed in ((1, 100), (100, 100), (101, 200), (3, 200), (MAX_POSITIONS, MAX_POSITIONS)):
+        table_PR = growing.at(torch.tensor([length - 1]), length).table_PR
+        assert torch.equal(table_PR[:num_computed], whole[:num_computed])
+        assert not table_PR[num_computed:].any()
