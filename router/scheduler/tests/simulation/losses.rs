@@ -1,12 +1,12 @@
 //! Groups that die, by chance or of a request, and what comes after: the same requests go on with the next group, and
 //! only who was the only suspect twice is ended. The suspects are kept here a second time, from the plans alone.
 
-use forebay_scheduler::{Event, FinishReason, RequestId, Scheduler, StepPlan};
+use forebay_scheduler::{Event, FinishReason, RequestId, Scheduler, StepPlan, StepResult};
 
 use super::coverage::sometimes;
 use super::mirror::Mirror;
 use super::record::Fate;
-use super::worker::Worker;
+use super::worker::{Faults, Worker};
 use super::world::{SentStep, World};
 
 impl World {
@@ -20,16 +20,24 @@ impl World {
             let limit = 3 + 3 * (1 + 8) + 8;
             assert!(record.num_killed <= limit, "{killer:?} has killed {} groups", record.num_killed);
         }
-        self.lose_group();
+        self.lose_group(None);
     }
 
-    pub(super) fn lose_group(&mut self) {
+    /// The group dies of nothing that it computes; it would have gone on.
+    pub(super) fn kill_group(&mut self) {
+        let late = self.late_result();
+        self.lose_group(late);
+    }
+
+    fn lose_group(&mut self, late: Option<StepResult>) {
         self.cover_loss();
         let quarantined = self.blame();
         if self.rng.permille(self.swarm.evacuations) {
             self.evacuate();
+            self.late = None;
         } else {
             self.scheduler.group_lost(self.now, &mut self.events);
+            self.late = late;
         }
         let ends = self.events.iter().filter(|event| is_quarantine(event)).count();
         assert_eq!(ends, usize::from(quarantined), "who is quarantined, and nobody else");
@@ -44,6 +52,24 @@ impl World {
         self.num_idle_answers = 0;
         self.last_stats = self.scheduler.stats();
         self.check();
+    }
+
+    /// What the group that dies would have answered next, if it yields tokens.
+    fn late_result(&mut self) -> Option<StepResult> {
+        let step = self.in_flight.pop_front()?;
+        let result = self.execute(&step.plan, &Faults::default());
+        self.in_flight.push_front(step);
+        result.ok().filter(|result| !result.sampled.is_empty())
+    }
+
+    /// The first result that the new group is asked for comes from the dead one, under the right number.
+    pub(super) fn refuse_late_result(&mut self, step_id: u64) {
+        let Some(late) = self.late.take() else { return };
+        let late = StepResult { step_id, ..late };
+        let refused = self.scheduler.apply(&late, self.now, &mut self.events);
+        assert!(refused.is_err(), "a result of the dead group was taken for one of the new");
+        assert_eq!(self.events, [], "a refused result changes nothing");
+        self.coverage.hit(super::coverage::Rare::LateResultRefused);
     }
 
     /// Notes who has a row in flight; true if somebody is to be quarantined for it.

@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(super) suspects: BTreeMap<RequestId, u32>,
     pub(super) in_flight: VecDeque<SentStep>,
     pub(super) num_answered: u64,
+    /// What the dead group would have answered next; it must never count.
+    pub(super) late: Option<StepResult>,
     /// Plans before this one fail because one before them has.
     pub(super) void_until: u64,
     pub(super) now: Time,
@@ -73,6 +75,7 @@ impl World {
             suspects: BTreeMap::new(),
             in_flight: VecDeque::new(),
             num_answered: 0,
+            late: None,
             void_until: 0,
             now: Time(0),
             events: Vec::new(),
@@ -108,7 +111,7 @@ impl World {
                 self.cancel_many();
             }
             if self.rng.permille(self.swarm.group_losses) {
-                self.lose_group();
+                self.kill_group();
             }
             self.exchange();
         }
@@ -250,18 +253,14 @@ impl World {
     fn answer(&mut self) {
         let step = self.in_flight.pop_front().expect("checked by the caller");
         let faults = self.draw_faults(&step);
-        let records = &self.records;
-        let traits_of = |id: RequestId| {
-            let record = &records[id.0 as usize];
-            Traits { salt: record.request.cache_salt, poison: record.poison }
-        };
-        let result = match self.worker.execute(&step.plan, traits_of, &faults, &mut self.rng) {
+        let result = match self.execute(&step.plan, &faults) {
             Ok(result) => result,
             Err(killer) => {
                 self.in_flight.push_front(step);
                 return self.die_of(killer);
             }
         };
+        self.refuse_late_result(step.plan.step_id);
         let rollbacks = self.scheduler.stats().rollbacks;
         self.cover_result(&step, &result);
         self.learn_lengths(&step, &result);
@@ -280,6 +279,16 @@ impl World {
         self.take_events(Some((&step, &result)));
         self.check();
         self.check_progress();
+    }
+
+    /// An error names the request that killed the worker.
+    pub(super) fn execute(&mut self, plan: &StepPlan, faults: &Faults) -> Result<StepResult, RequestId> {
+        let records = &self.records;
+        let traits_of = |id: RequestId| {
+            let record = &records[id.0 as usize];
+            Traits { salt: record.request.cache_salt, poison: record.poison }
+        };
+        self.worker.execute(plan, traits_of, faults, &mut self.rng)
     }
 
     fn learn_lengths(&mut self, step: &SentStep, result: &StepResult) {
