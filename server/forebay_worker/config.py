@@ -41,6 +41,8 @@ class WorkerConfig:
     """Of this shard; None: min(its part of 40% of available memory, room for 32 x max_total_tokens)."""
     kv_cache_tokens: int | None = None
     """The cache's size in tokens, in place of bytes; rounded up to whole blocks."""
+    num_blocks: int | None = None
+    """In later lives of the group: the blocks of its first, the null block included. Wins over the other two."""
     max_run_ahead: int = 3
     attention: str = "auto"
     """auto, paged (the CPU kernel), batched (by torch, everywhere) or sdpa (its reference)."""
@@ -57,6 +59,8 @@ class WorkerConfig:
                 raise ValueError(f"{name} is `{getattr(self, name)}`, expected at least 1")
         if self.kv_cache_bytes is not None and self.kv_cache_tokens is not None:
             raise ValueError("both kv_cache_bytes and kv_cache_tokens are given: give one")
+        if self.num_blocks is not None and self.num_blocks < 2:
+            raise ValueError(f"num_blocks is `{self.num_blocks}`, expected at least 2")
         if self.max_plan_tokens < self.max_sequences:
             raise ValueError(
                 f"max_plan_tokens is `{self.max_plan_tokens}`, expected at least max_sequences `{self.max_sequences}`"

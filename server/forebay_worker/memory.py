@@ -22,10 +22,13 @@ def choose_num_blocks(
 ) -> int:
     """Blocks for this shard's cache, the null block included; the group uses the least of its ranks' numbers.
 
-    `available_bytes`: for tests; else asked of the system. Without an operator's max_total_tokens a small machine
-    gets shorter sequences rather than a refusal.
+    In a later life of the group it is the number of the first, whatever is available now: a request that filled the
+    pool then must fit again. `available_bytes`: for tests; else asked of the system. Without an operator's
+    max_total_tokens a small machine gets shorter sequences rather than a refusal.
     Raises: ValueError naming the bytes needed and available, if not even one sequence fits.
     """
+    if config.num_blocks is not None:
+        return config.num_blocks
     one_block = block_bytes(spec, config.block_size, kv_cache_dtype, config.world_size)
     max_total_tokens = min(config.max_total_tokens or spec.max_position_embeddings, spec.max_position_embeddings)
     sequence_blocks = -(-max_total_tokens // config.block_size)

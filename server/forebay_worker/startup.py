@@ -42,14 +42,7 @@ def start_executor(config: WorkerConfig) -> Executor:
     loaded = load_model(config, group)
     num_blocks = group.min_int(choose_num_blocks(config, loaded.spec, loaded.kv_cache_dtype))
     capabilities = _capabilities(config, group, loaded, num_blocks)
-    kv_cache = KvCache.allocate(
-        loaded.spec,
-        num_blocks,
-        config.block_size,
-        loaded.kv_cache_dtype,
-        device,
-        num_shards=config.world_size,
-    )
+    kv_cache = _reserve(config, loaded, num_blocks, capabilities.kv_cache_bytes)
     log.info("loaded `%s` in %.1f s", config.model_path, time.monotonic() - started)
     _warm(Executor(loaded.decoder, kv_cache, group, capabilities))
     log.info(
@@ -63,6 +56,23 @@ def start_executor(config: WorkerConfig) -> Executor:
     )
     # A new one: the warm-up's epochs are no tenant's.
     return Executor(loaded.decoder, kv_cache, group, capabilities)
+
+
+def _reserve(config: WorkerConfig, loaded: LoadedModel, num_blocks: int, num_bytes: int) -> KvCache:
+    try:
+        return KvCache.allocate(
+            loaded.spec,
+            num_blocks,
+            config.block_size,
+            loaded.kv_cache_dtype,
+            config.device,
+            num_shards=config.world_size,
+        )
+    except RuntimeError as error:  # torch has no narrower one on CPU
+        raise ValueError(
+            f"the KV cache's `{num_blocks}` blocks, `{num_bytes}` bytes, cannot be reserved: "
+            f"{str(error).splitlines()[0]}; free memory, or lower kv_cache_bytes or kv_cache_tokens"
+        ) from error
 
 
 def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel, num_blocks: int) -> Capabilities:

@@ -145,6 +145,11 @@ def test_the_pool_and_the_limits_are_what_the_configuration_says(reference: tupl
     assert (small.num_blocks, small.max_sequence_tokens) == (8, 56)
 
 
+def test_a_pool_that_cannot_be_had_is_refused_with_its_size(reference: tuple[Path, Any]):
+    with pytest.raises(ValueError, match=rf"`{2**50}` blocks, `{2**50 * 4096}` bytes, cannot be reserved: .*; free"):
+        start_executor(worker_config(reference[0], num_blocks=2**50))
+
+
 def test_the_quota_of_a_cgroup_bounds_the_cores(tmp_path: Path):
     unbound = num_cores(tmp_path)
     (tmp_path / "cpu.max").write_text("150000 100000\n")

@@ -56,6 +56,13 @@ def test_a_cache_sized_in_tokens_has_blocks_for_them_beside_the_null_block():
         dataclasses.replace(config, kv_cache_bytes=1)
 
 
+def test_another_life_of_a_group_gets_the_blocks_of_the_first():
+    config = dataclasses.replace(CONFIG, kv_cache_tokens=5 * 16, num_blocks=99)
+    assert choose_num_blocks(config, SPEC, torch.float32, 0) == 99
+    with pytest.raises(ValueError, match="num_blocks is `1`, expected at least 2"):
+        dataclasses.replace(config, num_blocks=1)
+
+
 def test_an_operators_sequence_that_does_not_fit_is_refused_with_both_sizes():
     config = dataclasses.replace(CONFIG, max_total_tokens=200)
     message = rf"needs `{14 * BLOCK}` bytes .* available memory gives `{4 * BLOCK}`; lower max_total_tokens, or raise"

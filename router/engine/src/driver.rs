@@ -161,6 +161,11 @@ impl Driver {
         self.set_state(EngineState::Ready);
     }
 
+    /// Blocks in the pool of the last group that was ready.
+    pub(crate) fn num_blocks(&self) -> Option<u32> {
+        self.scheduler.as_ref().map(|scheduler| scheduler.limits().num_blocks)
+    }
+
     /// Whether the last group has computed anything.
     pub(crate) fn made_progress(&self) -> bool {
         self.made_progress

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::GroupError;
-use crate::group::{GroupExit, WorkerGroup};
+use crate::group::{GroupExit, Life, WorkerGroup};
 use crate::handle::EngineConfig;
 use crate::heartbeat::Heartbeat;
 
@@ -56,9 +56,9 @@ impl FakeGroup {
     }
 
     /// One shard's server; answers the engine's end of the connection.
-    fn spawn_shard(&mut self, rank: u32, incarnation: u64) -> DuplexStream {
+    fn spawn_shard(&mut self, rank: u32, life: Life) -> DuplexStream {
         let (near, far) = duplex(PIPE_BYTES);
-        let shard = FakeShard::new(rank, incarnation, Arc::clone(&self.script), self.handle.clone());
+        let shard = FakeShard::new(rank, life, Arc::clone(&self.script), self.handle.clone());
         let service = WorkerServer::new(shard)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -78,7 +78,8 @@ impl FakeGroup {
 }
 
 impl WorkerGroup for FakeGroup {
-    async fn start(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
+    async fn start(&mut self, life: Life) -> Result<Vec<Channel>, GroupError> {
+        let incarnation = life.incarnation;
         self.exit.send_replace(None);
         self.handle.record(FakeEvent::Started { incarnation });
         if self.script.faults.contains(&Fault::Start { incarnation }) {
@@ -86,7 +87,7 @@ impl WorkerGroup for FakeGroup {
         }
         let mut channels = Vec::new();
         for rank in 0..self.script.sizes.world_size {
-            let near = self.spawn_shard(rank, incarnation);
+            let near = self.spawn_shard(rank, life);
             channels.push(connect(near).await?);
         }
         if self.script.faults.contains(&Fault::ExitWhileLoading { incarnation }) {

@@ -21,7 +21,7 @@ mod shared;
 pub use error::{EngineError, GroupError};
 /// How a generation ends, and the scheduler's counts; users of the engine need no other of its types.
 pub use forebay_scheduler::{FinishReason, Stats};
-pub use group::{GroupExit, WorkerGroup};
+pub use group::{GroupExit, Life, WorkerGroup};
 pub use handle::{
     Engine, EngineConfig, EngineRequest, EngineState, Generation, GenerationEvent, PromptLogprob, TokenLogprobs,
     WorkerInfo,

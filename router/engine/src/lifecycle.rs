@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::driver::{Driver, EXIT_GRACE, Served};
 use crate::error::GroupError;
-use crate::group::WorkerGroup;
+use crate::group::{Life, WorkerGroup};
 use crate::handle::{EngineConfig, EngineState, WorkerInfo};
 use crate::shards::{Shards, exit_words};
 use crate::shared::GroupReport;
@@ -49,9 +49,11 @@ async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
     let mut pause = FIRST_PAUSE;
     let mut was_ready = false;
     let mut sound_until = Instant::now();
+    let mut num_blocks = None;
     for incarnation in 1.. {
         let began = Instant::now();
-        let ended = live(&mut group, &mut driver, incarnation).await;
+        let ended = live(&mut group, &mut driver, Life { incarnation, num_blocks }).await;
+        num_blocks = num_blocks.or_else(|| driver.num_blocks());
         let (error, served) = match ended {
             Ended::Stopped => break,
             Ended::NotStarted(error) => (error, false),
@@ -86,14 +88,18 @@ async fn drive(mut group: impl WorkerGroup, mut driver: Driver) {
 }
 
 /// One incarnation, from its start to its end.
-async fn live(group: &mut impl WorkerGroup, driver: &mut Driver, incarnation: u64) -> Ended {
+async fn live(group: &mut impl WorkerGroup, driver: &mut Driver, life: Life) -> Ended {
     let config = driver.config.clone();
-    let started = driver.attend(start(group, incarnation, &config)).await;
+    let started = driver.attend(start(group, life, &config)).await;
     let (shards, info) = match started {
         None => return Ended::Stopped,
         Some(Err(error)) => return Ended::NotStarted(error),
         Some(Ok(started)) => started,
     };
+    let Life { incarnation, num_blocks: wanted } = life;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > info.num_blocks) {
+        tracing::warn!(wanted, got = info.num_blocks, "the pool is smaller than before: who needs more of it ends");
+    }
     tracing::info!(incarnation, num_blocks = info.num_blocks, device = %info.device, "the worker group is ready");
     driver.group_ready(info);
     match AssertUnwindSafe(driver.serve(shards, group.exited())).catch_unwind().await {
@@ -115,26 +121,26 @@ fn panic_words(panic: &(dyn Any + Send)) -> &str {
 
 async fn start(
     group: &mut impl WorkerGroup,
-    incarnation: u64,
+    life: Life,
     config: &EngineConfig,
 ) -> Result<(Shards, WorkerInfo), GroupError> {
     let limit = config.start_timeout;
-    timeout(limit, bring_up(group, incarnation, config)).await.unwrap_or_else(|_| {
+    timeout(limit, bring_up(group, life, config)).await.unwrap_or_else(|_| {
         Err(GroupError::Start(format!("the workers were not ready within `{}` s", limit.as_secs_f64())))
     })
 }
 
 async fn bring_up(
     group: &mut impl WorkerGroup,
-    incarnation: u64,
+    life: Life,
     config: &EngineConfig,
 ) -> Result<(Shards, WorkerInfo), GroupError> {
-    let channels = group.start(incarnation).await?;
+    let channels = group.start(life).await?;
     let exited = group.exited();
     tokio::pin!(exited);
     tokio::select! {
         exit = &mut exited => Err(GroupError::Start(exit_words(&exit))),
-        connected = Shards::connect(channels, incarnation, config) => match connected {
+        connected = Shards::connect(channels, life.incarnation, config) => match connected {
             Ok(connected) => Ok(connected),
             Err(broken) => Err(broken.explained(timeout(EXIT_GRACE, exited).await.ok().as_ref())),
         },

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use forebay_engine::fake_worker::{FakeGroup, FakeScript, FakeSizes, Fault, StepFault, engine_config};
 use forebay_engine::{
-    Engine, EngineConfig, EngineError, EngineRequest, EngineState, GenerationEvent, GroupError, GroupExit, WorkerGroup,
+    Engine, EngineConfig, EngineError, EngineRequest, EngineState, GenerationEvent, GroupError, GroupExit, Life,
+    WorkerGroup,
 };
 use futures::future::join_all;
 use support::{STEP, complete, eventually, idle, loss, prompt, read, ready, request, script, starts, step};
@@ -193,6 +194,19 @@ async fn restarts_that_fail_are_tried_again_ever_more_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pool_of_the_first_life_is_asked_for_in_every_other() {
+    let at = |incarnation, step_id| Fault::Step { incarnation, rank: 0, step_id, kind: StepFault::Exit };
+    // What the workers chose at first is not what they would choose now.
+    let first = Fault::Handshake { incarnation: 1, rank: 0, field: "num_blocks", value: 7 };
+    let faults = [first, at(1, 5), Fault::ExitWhileLoading { incarnation: 2 }, at(3, 5)];
+    let (engine, worker) = ready(script(faults), engine_config()).await;
+    // It fills the pool: six blocks of 16 tokens.
+    assert_eq!(complete(&engine, request([5], 94)).await.len(), 94);
+    assert_eq!(starts(&worker.events()), [1, 2, 3, 4]);
+    assert_eq!(engine.worker_info().map(|info| info.num_blocks), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_smaller_pool_after_a_restart_ends_the_line_with_a_clean_error_and_serves_on() {
     let smaller = Fault::Handshake { incarnation: 2, rank: 0, field: "num_blocks", value: 5 };
     let sizes = FakeSizes { max_sequences: 1, ..FakeSizes::default() };
@@ -214,8 +228,8 @@ struct Panicking {
 }
 
 impl WorkerGroup for Panicking {
-    async fn start(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
-        self.inner.start(incarnation).await
+    async fn start(&mut self, life: Life) -> Result<Vec<Channel>, GroupError> {
+        self.inner.start(life).await
     }
 
     #[expect(clippy::panic, reason = "the bug")]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use forebay_engine::{GroupError, GroupExit, WorkerGroup};
+use forebay_engine::{GroupError, GroupExit, Life, WorkerGroup};
 use futures::future::{join_all, select_all, try_join_all};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -59,6 +59,7 @@ struct WorkerConfig<'a> {
     max_total_tokens: Option<u32>,
     kv_cache_bytes: Option<u64>,
     kv_cache_tokens: Option<u64>,
+    num_blocks: Option<u32>,
     max_run_ahead: u32,
     attention: &'a str,
     log_level: &'a str,
@@ -124,7 +125,8 @@ impl ProcessGroup {
         command
     }
 
-    fn config_line(&self, incarnation: u64, rank: u32) -> serde_json::Result<String> {
+    fn config_line(&self, life: Life, rank: u32) -> serde_json::Result<String> {
+        let Life { incarnation, num_blocks } = life;
         let settings = &self.settings;
         let config = WorkerConfig {
             model_path: &self.model_path,
@@ -144,6 +146,7 @@ impl ProcessGroup {
             max_total_tokens: settings.max_total_tokens,
             kv_cache_bytes: settings.kv_cache_bytes,
             kv_cache_tokens: settings.kv_cache_tokens,
+            num_blocks,
             max_run_ahead: settings.max_run_ahead,
             attention: &settings.attention,
             log_level: settings.log_level,
@@ -159,11 +162,11 @@ impl ProcessGroup {
         format!("worker {rank} of replica {}", self.replica)
     }
 
-    async fn spawn_shards(&mut self, incarnation: u64) -> Result<(), GroupError> {
+    async fn spawn_shards(&mut self, life: Life) -> Result<(), GroupError> {
         for rank in 0..self.settings.num_shard {
-            let line = self.config_line(incarnation, rank).map_err(|error| start_error(rank, &error))?;
+            let line = self.config_line(life, rank).map_err(|error| start_error(rank, &error))?;
             let child = self.spawner.spawn(self.command(rank)).await.map_err(|error| start_error(rank, &error))?;
-            tracing::debug!(rank, incarnation, pid = child.id(), "worker started");
+            tracing::debug!(rank, life.incarnation, pid = child.id(), "worker started");
             self.shards.push(Shard::watch(child, rank, self.log_source(rank), line));
         }
         Ok(())
@@ -184,11 +187,11 @@ fn start_error(rank: u32, error: &dyn std::error::Error) -> GroupError {
 }
 
 impl WorkerGroup for ProcessGroup {
-    async fn start(&mut self, incarnation: u64) -> Result<Vec<Channel>, GroupError> {
+    async fn start(&mut self, life: Life) -> Result<Vec<Channel>, GroupError> {
         self.kill().await;
-        let mut result = self.spawn_shards(incarnation).await;
+        let mut result = self.spawn_shards(life).await;
         if result.is_ok() {
-            match self.connect_shards(incarnation).await {
+            match self.connect_shards(life.incarnation).await {
                 Ok(channels) => return Ok(channels),
                 Err(error) => result = Err(error),
             }

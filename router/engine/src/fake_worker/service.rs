@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::model::FakeModel;
 use super::record::{FakeEvent, FakeHandle};
 use super::script::{FakeScript, Fault, StepFault};
+use crate::group::Life;
 
 /// From a worker's last word to its exit.
 const DYING: Duration = Duration::from_millis(20);
@@ -29,14 +30,16 @@ type Answers = mpsc::Sender<Result<StepResult, Status>>;
 pub(super) struct FakeShard {
     rank: u32,
     incarnation: u64,
+    num_blocks: u32,
     script: Arc<FakeScript>,
     handle: FakeHandle,
     num_heartbeats: AtomicU32,
 }
 
 impl FakeShard {
-    pub(super) fn new(rank: u32, incarnation: u64, script: Arc<FakeScript>, handle: FakeHandle) -> Self {
-        Self { rank, incarnation, script, handle, num_heartbeats: AtomicU32::new(0) }
+    pub(super) fn new(rank: u32, life: Life, script: Arc<FakeScript>, handle: FakeHandle) -> Self {
+        let num_blocks = life.num_blocks.unwrap_or(script.sizes.num_blocks);
+        Self { rank, incarnation: life.incarnation, num_blocks, script, handle, num_heartbeats: AtomicU32::new(0) }
     }
 
     fn refusal(&self) -> Option<String> {
@@ -55,7 +58,7 @@ impl FakeShard {
             incarnation: self.incarnation,
             rank: self.rank,
             world_size: sizes.world_size,
-            num_blocks: sizes.num_blocks,
+            num_blocks: self.num_blocks,
             block_size: sizes.block_size,
             max_sequences: sizes.max_sequences,
             max_plan_tokens: sizes.max_plan_tokens,
