@@ -16,10 +16,9 @@ pub(crate) use block_type::{Format, Scales, TABLE, with_block_type};
 pub(crate) use packing::Group;
 pub use packing::{PackedWeight, Segment};
 
-use crate::threads::{SharedOutput, parallel_for, run_length, threads_for};
+use crate::threads::{Phase, SharedOutput, parallel_phases, run_length, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows, simd};
-use activations::{QuantizedActivations, with_scratch};
-use std::ops::Range;
+use activations::{QuantizedActivations, with_buffers};
 
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;
@@ -45,63 +44,92 @@ pub fn quantized_linear<T: Float>(
 ) -> Result<(), KernelError> {
     check_row_length("x", weight.num_columns(), x.row_length())?;
     check_count("out", x.num_rows() * weight.num_rows(), out.len())?;
-    let panel_rows = (MAX_PANEL_BYTES * BLOCK / PLANES_BYTES / weight.num_columns()).max(MAX_TILE_ROWS) / MAX_TILE_ROWS
-        * MAX_TILE_ROWS;
-    let out = SharedOutput::new(out);
-    for start in (0..x.num_rows()).step_by(panel_rows) {
-        let rows = start..x.num_rows().min(start + panel_rows);
-        with_scratch(|scratch| {
-            scratch.quantize(x, rows.clone(), set);
-            multiply_panel(scratch, rows.start, weight, out, set);
-        });
-    }
+    with_buffers(|buffers| {
+        let quantized = buffers.rows(x.num_rows(), weight.num_columns());
+        let product = Product::new(quantized, weight, SharedOutput::new(out), set);
+        #[allow(unsafe_code)]
+        // SAFETY: each tile is quantized by one task, and read in the next phase only.
+        let quantize = |tile| unsafe { quantized.quantize(tile, 0..quantized.num_blocks(), &x, set) };
+        #[allow(unsafe_code)]
+        // SAFETY: the phase before has quantized all tiles; this one writes `out`, each task its columns and rows.
+        let multiply = |task| unsafe { product.run(task) };
+        parallel_phases(
+            product.num_threads(),
+            &[
+                Phase { num_tasks: quantized.num_tiles(), task: &quantize },
+                Phase { num_tasks: product.num_tasks(), task: &multiply },
+            ],
+        );
+    });
     Ok(())
 }
 
-fn multiply_panel(
-    x: &QuantizedActivations,
-    first_row: usize,
-    weight: &PackedWeight,
-    out: SharedOutput<'_, f32>,
+/// A product cut into tasks. A task takes some groups of the weight, and of the activations as many rows as stay in the
+/// second-level cache while the weights stream by; those of one such panel follow each other.
+pub(crate) struct Product<'a> {
+    x: QuantizedActivations<'a>,
+    weight: &'a PackedWeight,
+    out: SharedOutput<'a, f32>,
     set: InstructionSet,
-) {
-    // One thread streams about 16 bytes of weights a nanosecond, or multiplies about 128 pairs.
-    let pairs = x.num_rows() * weight.num_columns() * weight.num_rows();
-    let num_threads = threads_for((weight.num_bytes() / 16).max(pairs / 128));
-    let length = run_length(weight.num_groups(), num_threads);
-    parallel_for(num_threads, weight.num_groups().div_ceil(length), |task| {
-        let groups = task * length..weight.num_groups().min((task + 1) * length);
-        multiply_groups(x, first_row, weight, groups, out, set);
-    });
+    nanoseconds: usize,
+    tiles_per_panel: usize,
+    groups_per_task: usize,
 }
 
-/// All rows of the panel against some groups: a group's weights stay in the first-level cache from tile to tile.
-fn multiply_groups(
-    x: &QuantizedActivations,
-    first_row: usize,
-    weight: &PackedWeight,
-    groups: Range<usize>,
-    out: SharedOutput<'_, f32>,
-    set: InstructionSet,
-) {
-    let mut sums: TileSums = [[0.0; GROUP]; MAX_TILE_ROWS];
-    for index in groups {
-        let group = weight.group(index);
-        for tile in x.tiles() {
-            simd::multiply_tile(&group, &tile, &mut sums, set);
-            for (row, sums) in sums[..tile.num_rows].iter().enumerate() {
-                let start = (first_row + tile.first_row + row) * weight.num_rows() + group.rows.start;
-                store(out, start, &sums[..group.rows.len()]);
+#[allow(unsafe_code)]
+impl<'a> Product<'a> {
+    /// `out`: `[x.num_rows(), weight.num_rows()]`.
+    pub(crate) fn new(
+        x: QuantizedActivations<'a>,
+        weight: &'a PackedWeight,
+        out: SharedOutput<'a, f32>,
+        set: InstructionSet,
+    ) -> Self {
+        // One thread streams about 16 bytes of weights a nanosecond, or multiplies about 128 pairs.
+        let pairs = x.num_rows() * weight.num_columns() * weight.num_rows();
+        let nanoseconds = (weight.num_bytes() / 16).max(pairs / 128);
+        let tile_bytes = MAX_TILE_ROWS * weight.num_columns() / BLOCK * PLANES_BYTES;
+        let tiles_per_panel = (MAX_PANEL_BYTES / tile_bytes.max(1)).max(1);
+        let groups_per_task = run_length(weight.num_groups(), threads_for(nanoseconds));
+        Self { x, weight, out, set, nanoseconds, tiles_per_panel, groups_per_task }
+    }
+
+    fn num_threads(&self) -> usize {
+        threads_for(self.nanoseconds)
+    }
+
+    pub(crate) fn num_tasks(&self) -> usize {
+        self.x.num_tiles().div_ceil(self.tiles_per_panel) * self.tasks_per_panel()
+    }
+
+    fn tasks_per_panel(&self) -> usize {
+        self.weight.num_groups().div_ceil(self.groups_per_task)
+    }
+
+    /// All rows of a panel against some groups: a group's weights stay in the first-level cache from tile to tile.
+    ///
+    /// # Safety
+    /// The activations are quantized, and nobody else holds the task's part of `out`.
+    pub(crate) unsafe fn run(&self, task: usize) {
+        let (panel, first_group) =
+            (task / self.tasks_per_panel(), task % self.tasks_per_panel() * self.groups_per_task);
+        let tiles = panel * self.tiles_per_panel..self.x.num_tiles().min((panel + 1) * self.tiles_per_panel);
+        let mut sums: TileSums = [[0.0; GROUP]; MAX_TILE_ROWS];
+        for index in first_group..self.weight.num_groups().min(first_group + self.groups_per_task) {
+            let group = self.weight.group(index);
+            for tile in tiles.clone() {
+                // SAFETY: quantized, by the caller's promise.
+                let tile = unsafe { self.x.tile(tile, tile == tiles.start) };
+                simd::multiply_tile(&group, &tile, &mut sums, self.set);
+                for (row, sums) in sums[..tile.num_rows].iter().enumerate() {
+                    let start = (tile.first_row + row) * self.weight.num_rows() + group.rows.start;
+                    // SAFETY: each task owns the columns of its groups, in its panel's rows; groups share no columns.
+                    let out = unsafe { self.out.part(start, group.rows.len()) };
+                    out.copy_from_slice(&sums[..group.rows.len()]);
+                }
             }
         }
     }
-}
-
-#[inline]
-#[allow(unsafe_code)]
-fn store(out: SharedOutput<'_, f32>, start: usize, values: &[f32]) {
-    // SAFETY: each task owns the columns of its groups, in every row; groups do not share columns.
-    unsafe { out.part(start, values.len()) }.copy_from_slice(values);
 }
 
 /// Writes the weight's values, `[num_rows, num_columns]` in `out`; exactly what the file's format defines.

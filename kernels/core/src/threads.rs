@@ -4,9 +4,11 @@
 //! them for the cores, so kernels borrow the same team: an empty region then costs about a microsecond.
 
 mod gomp;
+mod phases;
 mod pool;
 mod shared_output;
 
+pub(crate) use phases::{Phase, parallel_phases};
 pub(crate) use shared_output::SharedOutput;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -6,7 +6,7 @@
 
 use super::{BLOCK, MAX_TILE_ROWS};
 use crate::elementary::ROUNDING;
-use crate::threads::{SharedOutput, parallel_for, threads_for};
+use crate::threads::SharedOutput;
 use crate::{Float, InstructionSet, Rows};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,22 +16,78 @@ pub(crate) const PLANES_BYTES: usize = 2 * BLOCK;
 /// What the largest magnitude of a block becomes: 127 in the high plane and 0 in the low one.
 const LARGEST: f32 = 127.0 * 256.0;
 
-/// A panel of quantized rows, cut into tiles of 8, 4, 2 and 1 rows. Inside a tile everything is `[block][row]`.
+/// Buffers for quantized rows, kept from call to call: fresh large ones would cost a page fault for every 4 KiB.
 #[derive(Debug, Default)]
-pub(super) struct QuantizedActivations {
-    num_rows: usize,
-    num_blocks: usize,
+pub(crate) struct ActivationBuffers {
     planes: Vec<i8>,
     scales: Vec<f32>,
     scaled_sums: Vec<f32>,
     sums: Vec<[i32; 2]>,
 }
 
+impl ActivationBuffers {
+    /// Room for so many rows, whose contents are anything yet.
+    pub(crate) fn rows(&mut self, num_rows: usize, num_columns: usize) -> QuantizedActivations<'_> {
+        let num_blocks = num_columns / BLOCK;
+        let total = num_rows * num_blocks;
+        self.planes.resize(total * PLANES_BYTES, 0);
+        self.scales.resize(total, 0.0);
+        self.scaled_sums.resize(total, 0.0);
+        self.sums.resize(total, [0; 2]);
+        QuantizedActivations {
+            num_rows,
+            num_blocks,
+            planes: SharedOutput::new(&mut self.planes),
+            scales: SharedOutput::new(&mut self.scales),
+            scaled_sums: SharedOutput::new(&mut self.scaled_sums),
+            sums: SharedOutput::new(&mut self.sums),
+        }
+    }
+}
+
+/// Lends this thread's buffers.
+pub(super) fn with_buffers(body: impl FnOnce(&mut ActivationBuffers)) {
+    thread_local! {
+        static BUFFERS: RefCell<ActivationBuffers> = RefCell::default();
+    }
+    BUFFERS.with_borrow_mut(body);
+}
+
+/// Where the rows to be quantized come from, 32 values at a time.
+pub(crate) trait BlockSource {
+    /// Writes block `block` of row `row`. Must be `inline(always)`, or it is compiled for the baseline.
+    fn read(&self, row: usize, block: usize, values: &mut [f32; BLOCK]);
+}
+
+impl<T: Float> BlockSource for Rows<'_, T> {
+    #[inline(always)]
+    fn read(&self, row: usize, block: usize, values: &mut [f32; BLOCK]) {
+        for (value, x) in values.iter_mut().zip(&self.row(row)[block * BLOCK..][..BLOCK]) {
+            *value = x.to_f32();
+        }
+    }
+}
+
+/// Quantized rows, cut into tiles of 8, 4, 2 and 1 rows. Inside a tile everything is `[block][row]`.
+///
+/// Shared between tasks: one phase quantizes, the next reads.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantizedActivations<'a> {
+    num_rows: usize,
+    num_blocks: usize,
+    planes: SharedOutput<'a, i8>,
+    scales: SharedOutput<'a, f32>,
+    scaled_sums: SharedOutput<'a, f32>,
+    sums: SharedOutput<'a, [i32; 2]>,
+}
+
 /// A tile: `num_rows` is 1, 2, 4 or 8.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ActivationTile<'a> {
-    /// The tile's first row in its panel.
+    /// The tile's first row in its call.
     pub(crate) first_row: usize,
+    /// No tile before it meets the same weights: this pass brings them into the cache.
+    pub(crate) is_first: bool,
     pub(crate) num_rows: usize,
     /// `[block][row][64]`: 32 high bytes, then 32 low ones.
     pub(crate) planes: &'a [i8],
@@ -43,82 +99,81 @@ pub(crate) struct ActivationTile<'a> {
     pub(crate) sums: &'a [[i32; 2]],
 }
 
-/// Lends this thread's buffers: a fresh large buffer a call would cost a page fault for every 4 KiB.
-pub(super) fn with_scratch(body: impl FnOnce(&mut QuantizedActivations)) {
-    thread_local! {
-        static SCRATCH: RefCell<QuantizedActivations> = RefCell::default();
-    }
-    SCRATCH.with_borrow_mut(body);
-}
-
-impl QuantizedActivations {
-    pub(super) fn num_rows(&self) -> usize {
+#[allow(unsafe_code)]
+impl<'a> QuantizedActivations<'a> {
+    pub(crate) fn num_rows(&self) -> usize {
         self.num_rows
     }
 
-    /// Replaces the contents by the quantized `rows` of `x`.
-    pub(super) fn quantize<T: Float>(&mut self, x: Rows<'_, T>, rows: Range<usize>, set: InstructionSet) {
-        self.num_rows = rows.len();
-        self.num_blocks = x.row_length() / BLOCK;
-        let total = self.num_rows * self.num_blocks;
-        self.planes.resize(total * PLANES_BYTES, 0);
-        self.scales.resize(total, 0.0);
-        self.scaled_sums.resize(total, 0.0);
-        self.sums.resize(total, [0; 2]);
-
-        let num_blocks = self.num_blocks;
-        let num_rows = self.num_rows;
-        let planes = SharedOutput::new(&mut self.planes);
-        let scales = SharedOutput::new(&mut self.scales);
-        let scaled_sums = SharedOutput::new(&mut self.scaled_sums);
-        let sums = SharedOutput::new(&mut self.sums);
-        // One thread quantizes about 4 values a nanosecond.
-        parallel_for(threads_for(total * BLOCK / 4), num_tiles(num_rows), |index| {
-            let (first_row, rows_in_tile) = tile_rows(index, num_rows);
-            let (start, length) = (first_row * num_blocks, rows_in_tile * num_blocks);
-            #[allow(unsafe_code)]
-            // SAFETY: tiles are disjoint runs of rows, each task writes its own tile.
-            let (planes, scales, scaled_sums, sums) = unsafe {
-                (
-                    planes.part(start * PLANES_BYTES, length * PLANES_BYTES),
-                    scales.part(start, length),
-                    scaled_sums.part(start, length),
-                    sums.part(start, length),
-                )
-            };
-            for row in 0..rows_in_tile {
-                let x = x.row(rows.start + first_row + row);
-                set.vectorize(
-                    #[inline(always)]
-                    || {
-                        for (block, x) in x.chunks_exact(BLOCK).enumerate() {
-                            let at = block * rows_in_tile + row;
-                            let planes = &mut planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES];
-                            let (scale, halves) = quantize_block(x, planes);
-                            scales[at] = scale;
-                            scaled_sums[at] = scale * (halves[0] + halves[1]) as f32;
-                            sums[at] = halves;
-                        }
-                    },
-                );
-            }
-        });
+    pub(crate) fn num_blocks(&self) -> usize {
+        self.num_blocks
     }
 
-    /// The tiles, first rows first.
-    pub(super) fn tiles(&self) -> impl Iterator<Item = ActivationTile<'_>> {
-        (0..num_tiles(self.num_rows)).map(|index| {
-            let (first_row, num_rows) = tile_rows(index, self.num_rows);
-            let range = first_row * self.num_blocks..(first_row + num_rows) * self.num_blocks;
+    pub(crate) fn num_tiles(&self) -> usize {
+        num_tiles(self.num_rows)
+    }
+
+    /// Quantizes some blocks of a tile's rows.
+    ///
+    /// # Safety
+    /// No other task quantizes these blocks of the tile, or reads the tile, meanwhile.
+    pub(crate) unsafe fn quantize(
+        &self,
+        tile: usize,
+        blocks: Range<usize>,
+        source: &impl BlockSource,
+        set: InstructionSet,
+    ) {
+        let (first_row, num_rows) = tile_rows(tile, self.num_rows);
+        let start = first_row * self.num_blocks + blocks.start * num_rows;
+        let length = blocks.len() * num_rows;
+        // SAFETY: tiles are disjoint runs of rows, and these blocks lie together in theirs.
+        let (planes, scales, scaled_sums, sums) = unsafe {
+            (
+                self.planes.part(start * PLANES_BYTES, length * PLANES_BYTES),
+                self.scales.part(start, length),
+                self.scaled_sums.part(start, length),
+                self.sums.part(start, length),
+            )
+        };
+        set.vectorize(
+            #[inline(always)]
+            || {
+                let mut values = [0.0; BLOCK];
+                for row in 0..num_rows {
+                    for block in 0..blocks.len() {
+                        source.read(first_row + row, blocks.start + block, &mut values);
+                        let at = block * num_rows + row;
+                        let planes = &mut planes[at * PLANES_BYTES..(at + 1) * PLANES_BYTES];
+                        let (scale, halves) = quantize_block(&values, planes);
+                        scales[at] = scale;
+                        scaled_sums[at] = scale * (halves[0] + halves[1]) as f32;
+                        sums[at] = halves;
+                    }
+                }
+            },
+        );
+    }
+
+    /// A tile that is quantized; see [`ActivationTile`] for `is_first`.
+    ///
+    /// # Safety
+    /// No task quantizes the tile while it is in use.
+    pub(crate) unsafe fn tile(&self, index: usize, is_first: bool) -> ActivationTile<'a> {
+        let (first_row, num_rows) = tile_rows(index, self.num_rows);
+        let (start, length) = (first_row * self.num_blocks, num_rows * self.num_blocks);
+        // SAFETY: handed on from the caller.
+        unsafe {
             ActivationTile {
                 first_row,
+                is_first,
                 num_rows,
-                planes: &self.planes[range.start * PLANES_BYTES..range.end * PLANES_BYTES],
-                scales: &self.scales[range.clone()],
-                scaled_sums: &self.scaled_sums[range.clone()],
-                sums: &self.sums[range],
+                planes: self.planes.read(start * PLANES_BYTES, length * PLANES_BYTES),
+                scales: self.scales.read(start, length),
+                scaled_sums: self.scaled_sums.read(start, length),
+                sums: self.sums.read(start, length),
             }
-        })
+        }
     }
 }
 
@@ -146,11 +201,7 @@ fn tile_rows(index: usize, num_rows: usize) -> (usize, usize) {
 /// Quantizes 32 values to `[-32512, 32512]`; returns the scale (amax / 32512) and the sums of the first and the last
 /// 16 quantized values.
 #[inline(always)]
-fn quantize_block<T: Float>(x: &[T], planes: &mut [i8]) -> (f32, [i32; 2]) {
-    let mut block = [0.0f32; BLOCK];
-    for (wide, x) in block.iter_mut().zip(x) {
-        *wide = x.to_f32();
-    }
+fn quantize_block(block: &[f32; BLOCK], planes: &mut [i8]) -> (f32, [i32; 2]) {
     // Magnitudes order like their bits, and a NaN's bits are above all: it survives into the scale.
     let amax = f32::from_bits(block.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
     let inverse = if amax > 0.0 { LARGEST / amax } else { 0.0 };

@@ -33,4 +33,15 @@ impl<'a, T> SharedOutput<'a, T> {
         // SAFETY: in bounds by the assertion; unique by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), length) }
     }
+
+    /// The same part to read, in a phase after the one that wrote it.
+    ///
+    /// # Safety
+    /// While the part is in use no task may hold a part to write that overlaps it.
+    #[inline]
+    pub(crate) unsafe fn read(&self, start: usize, length: usize) -> &'a [T] {
+        assert!(start <= self.length && length <= self.length - start, "part {start}+{length} of {}", self.length);
+        // SAFETY: in bounds by the assertion; not written meanwhile by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data.add(start), length) }
+    }
 }

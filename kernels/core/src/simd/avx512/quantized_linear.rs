@@ -50,7 +50,7 @@ unsafe fn multiply_rows<const R: usize, const TYPE: usize>(
     let group_bytes = group.bytes.len();
     // The first tile brings the group into the cache. Asking for the next group's lines overlaps memory with arithmetic;
     // past the last group the hint falls into the void, which is allowed.
-    let prefetches = tile.first_row == 0;
+    let prefetches = tile.is_first;
     let mut totals = [_mm512_setzero_ps(); R];
     for block in 0..group.num_columns / BLOCK {
         // SAFETY: block counts the group's blocks, so all reads lie inside the slices whose lengths the caller has
