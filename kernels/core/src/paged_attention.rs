@@ -1,7 +1,7 @@
 //! Causal attention over a paged cache: prompt chunks and decodes of many sequences in one call.
 //!
 //! A task is up to 48 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
-//! them all. The context is cut into segments of 256 positions from position 0; a segment runs an online softmax over
+//! them all. The context is cut into segments of 128 positions from position 0; a segment runs an online softmax over
 //! tiles of 64, and segments merge in order. A row's arithmetic therefore depends on its own position alone: it is
 //! bit-equal in a chunk, in a whole prompt, in a decode, and when segments of a long context run on several threads.
 //! A sliding window moves where a row begins to see, never the cuts; blocks that lie before it are not read.
@@ -16,7 +16,7 @@ pub(crate) use kv_cache::slot_start;
 pub use kv_cache::write_kv_cache;
 
 use crate::elementary::tanh;
-use crate::threads::{SharedOutput, max_threads, parallel_for, threads_for};
+use crate::threads::{Phase, SharedOutput, max_threads, parallel_phases, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows, simd};
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -26,8 +26,9 @@ use std::ops::Range;
 pub(crate) const MAX_ROWS: usize = 48;
 /// Positions that share one step of the online softmax.
 pub(crate) const TILE: usize = 64;
-/// Positions after which the softmax starts anew, its result to be merged.
-const SEGMENT: usize = 256;
+/// Positions after which the softmax starts anew, its result to be merged. With few rows a segment is a task: shorter
+/// ones divide better over threads, and cost more merges.
+const SEGMENT: usize = 128;
 
 /// What a kernel reads of the queries: `[rows][head_dim]`, scaled, and which positions each row sees.
 pub(crate) struct QueryRows<'a> {
@@ -138,25 +139,120 @@ pub fn paged_attention<Q: Float, C: Float>(
     out: &mut [Q],
     set: InstructionSet,
 ) -> Result<(), KernelError> {
-    let num_heads = cache.check_heads(q.row_length())?;
-    scoring.check()?;
-    batch.check(q.num_rows(), cache, scoring)?;
+    check(q.num_rows(), q.row_length(), cache, batch, scoring)?;
     if out.len() != q.num_rows() * q.row_length() {
         return Err(KernelError::Count { name: "out", expected: q.num_rows() * q.row_length(), got: out.len() });
     }
-    let call = Call { q, cache, batch, scoring, group_size: num_heads / cache.num_kv_heads(), set };
-    let out = SharedOutput::new(out);
-    let mut tiles = batch.row_tiles(cache.num_kv_heads(), call.group_size, scoring);
-    let nanoseconds = tiles.iter().map(|tile| cost(tile, cache.head_dim())).sum();
-    let num_threads = threads_for(nanoseconds);
-    if num_threads > 1 && tiles.len() < 4 * max_threads() {
-        call.run_split(&tiles, num_threads, out);
-    } else {
-        // The longest first: a long one taken last would run alone.
-        tiles.sort_by_key(|tile| Reverse(cost(tile, cache.head_dim())));
-        parallel_for(num_threads, tiles.len(), |index| call.run_whole(&tiles[index], out));
-    }
+    let schedule = Schedule::new(batch, cache, q.row_length(), scoring);
+    let mut partials = schedule.partials();
+    let call = Call {
+        q,
+        cache: *cache,
+        batch: *batch,
+        scoring,
+        schedule: &schedule,
+        partials: SharedOutput::new(&mut partials),
+        out: SharedOutput::new(out),
+        set,
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: `out` and the partials belong to this call, whose tasks each run once.
+    let attend = |task| unsafe { call.attend(task) };
+    #[allow(unsafe_code)]
+    // SAFETY: as above; the phase before has made the partials.
+    let merge = |task| unsafe { call.merge(task) };
+    parallel_phases(
+        threads_for(schedule.nanoseconds),
+        &[
+            Phase { num_tasks: schedule.num_tasks(), task: &attend },
+            Phase { num_tasks: schedule.num_merges(), task: &merge },
+        ],
+    );
     Ok(())
+}
+
+/// Refuses what the kernels cannot look up, for queries of that many heads and tokens.
+pub(crate) fn check<C>(
+    num_tokens: usize,
+    row_length: usize,
+    cache: &PagedCache<'_, C>,
+    batch: &AttentionBatch<'_>,
+    scoring: Scoring,
+) -> Result<(), KernelError> {
+    cache.check_heads(row_length)?;
+    scoring.check()?;
+    batch.check(num_tokens, cache, scoring)
+}
+
+/// A call cut into tasks.
+pub(crate) struct Schedule {
+    tiles: Vec<RowTile>,
+    /// A task each, their results to be merged tile by tile; none: a tile is a task.
+    pieces: Vec<Piece>,
+    group_size: usize,
+    head_dim: usize,
+    nanoseconds: usize,
+}
+
+/// One segment of a tile's positions.
+struct Piece {
+    tile: usize,
+    positions: Range<usize>,
+    /// Where its partial begins.
+    start: usize,
+}
+
+impl Schedule {
+    pub(crate) fn new<C>(
+        batch: &AttentionBatch<'_>,
+        cache: &PagedCache<'_, C>,
+        row_length: usize,
+        scoring: Scoring,
+    ) -> Self {
+        let (head_dim, num_kv_heads) = (cache.head_dim(), cache.num_kv_heads());
+        let group_size = row_length / head_dim / num_kv_heads;
+        let tiles = batch.row_tiles(num_kv_heads, group_size, scoring);
+        let nanoseconds = tiles.iter().map(|tile| cost(tile, head_dim)).sum();
+        let mut schedule = Self { tiles, pieces: Vec::new(), group_size, head_dim, nanoseconds };
+        if threads_for(nanoseconds) > 1 && schedule.tiles.len() < 4 * max_threads() {
+            schedule.split();
+        } else {
+            // The longest first: a long one taken last would run alone.
+            schedule.tiles.sort_by_key(|tile| Reverse(cost(tile, head_dim)));
+        }
+        schedule
+    }
+
+    /// For few rows with a long context.
+    fn split(&mut self) {
+        let mut start = 0;
+        for (index, tile) in self.tiles.iter().enumerate() {
+            for positions in cut(tile.positions(), SEGMENT) {
+                self.pieces.push(Piece { tile: index, positions, start });
+                start += Partial::num_floats(tile.num_rows, self.head_dim);
+            }
+        }
+    }
+
+    /// About how long one thread takes.
+    pub(crate) fn nanoseconds(&self) -> usize {
+        self.nanoseconds
+    }
+
+    pub(crate) fn num_tasks(&self) -> usize {
+        if self.pieces.is_empty() { self.tiles.len() } else { self.pieces.len() }
+    }
+
+    pub(crate) fn num_merges(&self) -> usize {
+        if self.pieces.is_empty() { 0 } else { self.tiles.len() }
+    }
+
+    /// Room for what [`Call::merge`] merges.
+    pub(crate) fn partials(&self) -> Vec<f32> {
+        let num_floats =
+            |piece: &Piece| piece.start + Partial::num_floats(self.tiles[piece.tile].num_rows, self.head_dim);
+        vec![0.0; self.pieces.last().map_or(0, num_floats)]
+    }
 }
 
 /// About how many nanoseconds a tile of rows takes, for scheduling.
@@ -164,79 +260,87 @@ fn cost(tile: &RowTile, head_dim: usize) -> usize {
     cut(tile.positions(), TILE).count() * (300 + 30 * tile.num_rows) * head_dim / 64
 }
 
-struct Call<'a, Q, C> {
-    q: Rows<'a, Q>,
-    cache: &'a PagedCache<'a, C>,
-    batch: &'a AttentionBatch<'a>,
-    scoring: Scoring,
-    group_size: usize,
-    set: InstructionSet,
+/// What the tasks of one call share; everything is checked.
+pub(crate) struct Call<'a, Q, C> {
+    pub(crate) q: Rows<'a, Q>,
+    pub(crate) cache: PagedCache<'a, C>,
+    pub(crate) batch: AttentionBatch<'a>,
+    pub(crate) scoring: Scoring,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) partials: SharedOutput<'a, f32>,
+    pub(crate) out: SharedOutput<'a, Q>,
+    pub(crate) set: InstructionSet,
 }
 
+#[allow(unsafe_code)]
 impl<Q: Float, C: Float> Call<'_, Q, C> {
-    /// One task a tile of rows: its segments follow each other.
-    fn run_whole(&self, tile: &RowTile, out: SharedOutput<'_, Q>) {
+    /// # Safety
+    /// `task` is below `schedule.num_tasks()`, and only this call's tasks, each once, use `out` and the partials.
+    pub(crate) unsafe fn attend(&self, task: usize) {
+        let Some(piece) = self.schedule.pieces.get(task) else {
+            return self.attend_whole(&self.schedule.tiles[task]);
+        };
+        let tile = &self.schedule.tiles[piece.tile];
+        let length = Partial::num_floats(tile.num_rows, self.schedule.head_dim);
+        // SAFETY: pieces' parts follow each other without overlap, and a piece is one task.
+        let part = unsafe { self.partials.part(piece.start, length) };
         SCRATCH.with_borrow_mut(|scratch| {
-            let num_floats = Partial::num_floats(tile.num_rows, self.cache.head_dim());
+            self.load_queries(tile, scratch);
+            let mut partial = Partial::new(part, tile.num_rows, self.schedule.head_dim);
+            self.attend_segment(tile, piece.positions.clone(), scratch, &mut partial);
+        });
+    }
+
+    /// Merges a tile's partials in order.
+    ///
+    /// # Safety
+    /// As [`Call::attend`], whose tasks are done; `task` is below `schedule.num_merges()`.
+    pub(crate) unsafe fn merge(&self, task: usize) {
+        let tile = &self.schedule.tiles[task];
+        let length = Partial::num_floats(tile.num_rows, self.schedule.head_dim);
+        let first = self.schedule.pieces.partition_point(|piece| piece.tile < task);
+        let num_pieces = self.schedule.pieces[first..].iter().take_while(|piece| piece.tile == task).count();
+        // SAFETY: a tile's pieces follow each other, and this task alone has them.
+        let partials = unsafe { self.partials.part(self.schedule.pieces[first].start, num_pieces * length) };
+        let (sum, following) = partials.split_at_mut(length);
+        let mut sum = Partial::new(sum, tile.num_rows, self.schedule.head_dim);
+        for next in following.chunks_exact_mut(length) {
+            sum.merge(&Partial::new(next, tile.num_rows, self.schedule.head_dim));
+        }
+        self.store(tile, &sum);
+    }
+
+    /// The segments of a tile one after the other.
+    fn attend_whole(&self, tile: &RowTile) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let num_floats = Partial::num_floats(tile.num_rows, self.schedule.head_dim);
             let mut total = std::mem::take(&mut scratch.total);
             let mut segment = std::mem::take(&mut scratch.segment);
             total.resize(num_floats, 0.0);
             segment.resize(num_floats, 0.0);
             self.load_queries(tile, scratch);
-            let mut sum = Partial::new(&mut total, tile.num_rows, self.cache.head_dim());
+            let mut sum = Partial::new(&mut total, tile.num_rows, self.schedule.head_dim);
             let mut segments = cut(tile.positions(), SEGMENT);
             if let Some(first) = segments.next() {
-                self.attend(tile, first, scratch, &mut sum);
+                self.attend_segment(tile, first, scratch, &mut sum);
             }
             for positions in segments {
-                let mut next = Partial::new(&mut segment, tile.num_rows, self.cache.head_dim());
-                self.attend(tile, positions, scratch, &mut next);
+                let mut next = Partial::new(&mut segment, tile.num_rows, self.schedule.head_dim);
+                self.attend_segment(tile, positions, scratch, &mut next);
                 sum.merge(&next);
             }
-            self.store(tile, &sum, out);
+            self.store(tile, &sum);
             (scratch.total, scratch.segment) = (total, segment);
         });
     }
 
-    /// One task a segment, then the merge in order on the calling thread: for few rows with a long context.
-    fn run_split(&self, tiles: &[RowTile], num_threads: usize, out: SharedOutput<'_, Q>) {
-        let mut tasks = Vec::new();
-        let mut num_floats = 0;
-        for tile in tiles {
-            for positions in cut(tile.positions(), SEGMENT) {
-                tasks.push((tile, positions, num_floats));
-                num_floats += Partial::num_floats(tile.num_rows, self.cache.head_dim());
-            }
-        }
-        let mut floats = vec![0.0; num_floats];
-        let shared = SharedOutput::new(&mut floats);
-        parallel_for(num_threads, tasks.len(), |task| {
-            let (tile, ref positions, start) = tasks[task];
-            let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
-            #[allow(unsafe_code)]
-            // SAFETY: each task has a start of its own, and the parts follow each other without overlap.
-            let part = unsafe { shared.part(start, length) };
-            SCRATCH.with_borrow_mut(|scratch| {
-                self.load_queries(tile, scratch);
-                let mut partial = Partial::new(part, tile.num_rows, self.cache.head_dim());
-                self.attend(tile, positions.clone(), scratch, &mut partial);
-            });
-        });
-        let mut rest = floats.as_mut_slice();
-        for tile in tiles {
-            let length = Partial::num_floats(tile.num_rows, self.cache.head_dim());
-            let (mine, others) = rest.split_at_mut(length * cut(tile.positions(), SEGMENT).count());
-            let (first, following) = mine.split_at_mut(length);
-            let mut sum = Partial::new(first, tile.num_rows, self.cache.head_dim());
-            for next in following.chunks_exact_mut(length) {
-                sum.merge(&Partial::new(next, tile.num_rows, self.cache.head_dim()));
-            }
-            self.store(tile, &sum, out);
-            rest = others;
-        }
-    }
-
-    fn attend(&self, tile: &RowTile, positions: Range<usize>, scratch: &mut Scratch, partial: &mut Partial<'_>) {
+    fn attend_segment(
+        &self,
+        tile: &RowTile,
+        positions: Range<usize>,
+        scratch: &mut Scratch,
+        partial: &mut Partial<'_>,
+    ) {
         partial.clear();
         let head = self.cache.head(self.batch.block_table(tile.sequence), tile.kv_head);
         let Scratch { queries, visible, tile: buffer, .. } = scratch;
@@ -252,17 +356,16 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             let (token, at) = self.place(tile, row);
             let values = &self.q.row(token)[at..at + head_dim];
             scratch.queries.extend(values.iter().map(|value| value.to_f32() * self.scoring.scale));
-            scratch.visible.push(self.scoring.visible(tile.position(row, self.group_size)));
+            scratch.visible.push(self.scoring.visible(tile.position(row, self.schedule.group_size)));
         }
     }
 
-    fn store(&self, tile: &RowTile, partial: &Partial<'_>, out: SharedOutput<'_, Q>) {
+    fn store(&self, tile: &RowTile, partial: &Partial<'_>) {
         let head_dim = self.cache.head_dim();
         for row in 0..tile.num_rows {
             let (token, at) = self.place(tile, row);
-            #[allow(unsafe_code)]
             // SAFETY: a (token, head) belongs to one row of one tile, and a tile is stored by one task.
-            let out = unsafe { out.part(token * self.q.row_length() + at, head_dim) };
+            let out = unsafe { self.out.part(token * self.q.row_length() + at, head_dim) };
             let weighted = &partial.weighted[row * head_dim..(row + 1) * head_dim];
             let inverse = 1.0 / partial.sum[row];
             for (out, weighted) in out.iter_mut().zip(weighted) {
@@ -274,8 +377,9 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
     /// The token of a tile's row, and where its head starts in the token's values.
     fn place(&self, tile: &RowTile, row: usize) -> (usize, usize) {
         let row = tile.first_row + row;
-        let head = tile.kv_head * self.group_size + row % self.group_size;
-        (tile.first_token + row / self.group_size, head * self.cache.head_dim())
+        let group_size = self.schedule.group_size;
+        let head = tile.kv_head * group_size + row % group_size;
+        (tile.first_token + row / group_size, head * self.cache.head_dim())
     }
 }
 

@@ -18,14 +18,23 @@ pub struct PagedCache<'a, C> {
 impl<'a, C> PagedCache<'a, C> {
     /// Views two contiguous tensors of the shape `[num_blocks, num_kv_heads, block_size, head_dim]`.
     pub fn new(keys: &'a [C], values: &'a [C], shape: [usize; 4]) -> Result<Self, KernelError> {
-        let [num_blocks, num_kv_heads, block_size, head_dim] = shape;
+        let [_, num_kv_heads, block_size, head_dim] = shape;
         let expected = shape.iter().product();
         for (name, got) in [("key_cache", keys.len()), ("value_cache", values.len())] {
             if got != expected || num_kv_heads * block_size * head_dim == 0 {
                 return Err(KernelError::Count { name, expected, got });
             }
         }
-        Ok(Self { keys, values, num_blocks, num_kv_heads, block_size, head_dim })
+        Ok(Self::of(keys, values, shape))
+    }
+
+    /// The same of slices whose lengths are checked.
+    pub(crate) fn of(
+        keys: &'a [C],
+        values: &'a [C],
+        [num_blocks, num_kv_heads, block_size, head_dim]: [usize; 4],
+    ) -> Self {
+        Self { keys, values, num_blocks, num_kv_heads, block_size, head_dim }
     }
 
     /// Elements of one head.
