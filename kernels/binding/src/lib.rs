@@ -7,6 +7,7 @@ mod layer_parts;
 mod paged_attention;
 mod quantized_linear;
 mod sampling_noise;
+mod sublayers;
 mod tensors;
 mod truncation;
 
@@ -33,6 +34,8 @@ mod _native {
     use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
     #[pymodule_export]
     use crate::sampling_noise::{gumbel_argmax, logsumexp, token_logprobs};
+    #[pymodule_export]
+    use crate::sublayers::{AttentionSublayer, MlpSublayer};
     #[pymodule_export]
     use crate::truncation::{kth_largest, mass_window, mean_logit};
 }

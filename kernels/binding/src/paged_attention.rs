@@ -49,7 +49,7 @@ pub(crate) fn paged_attention<'py>(
 }
 
 /// Python says 0 for none.
-fn scoring(scale: f32, window: i64, softcap: f32) -> PyResult<core::Scoring> {
+pub(crate) fn scoring(scale: f32, window: i64, softcap: f32) -> PyResult<core::Scoring> {
     let window = usize::try_from(window)
         .map_err(|_| PyValueError::new_err(format!("`window` is `{window}`, expected at least 1, or 0 for none")))?;
     Ok(core::Scoring {

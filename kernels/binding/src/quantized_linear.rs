@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 /// A packed weight; lives outside torch, made once at load.
 #[pyclass(frozen, module = "forebay_kernels._native")]
-pub(crate) struct PackedWeight(core::PackedWeight);
+pub(crate) struct PackedWeight(pub(crate) core::PackedWeight);
 
 #[pymethods]
 impl PackedWeight {

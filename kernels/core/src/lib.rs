@@ -19,6 +19,7 @@ pub mod rms_norm;
 pub mod rotary;
 pub mod sampling_noise;
 mod simd;
+pub mod sublayers;
 pub mod threads;
 pub mod truncation;
 mod views;

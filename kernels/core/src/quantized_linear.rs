@@ -10,7 +10,7 @@ mod activations;
 mod block_type;
 mod packing;
 
-pub(crate) use activations::{ActivationTile, PLANES_BYTES};
+pub(crate) use activations::{ActivationBuffers, ActivationTile, BlockSource, PLANES_BYTES, QuantizedActivations};
 pub use block_type::BlockType;
 pub(crate) use block_type::{Format, Scales, TABLE, with_block_type};
 pub(crate) use packing::Group;
@@ -18,7 +18,7 @@ pub use packing::{PackedWeight, Segment};
 
 use crate::threads::{Phase, SharedOutput, parallel_phases, run_length, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows, simd};
-use activations::{QuantizedActivations, with_buffers};
+use activations::with_buffers;
 
 /// Columns that share a scale.
 pub(crate) const BLOCK: usize = 32;
@@ -54,7 +54,7 @@ pub fn quantized_linear<T: Float>(
         // SAFETY: the phase before has quantized all tiles; this one writes `out`, each task its columns and rows.
         let multiply = |task| unsafe { product.run(task) };
         parallel_phases(
-            product.num_threads(),
+            threads_for(product.nanoseconds),
             &[
                 Phase { num_tasks: quantized.num_tiles(), task: &quantize },
                 Phase { num_tasks: product.num_tasks(), task: &multiply },
@@ -94,8 +94,9 @@ impl<'a> Product<'a> {
         Self { x, weight, out, set, nanoseconds, tiles_per_panel, groups_per_task }
     }
 
-    fn num_threads(&self) -> usize {
-        threads_for(self.nanoseconds)
+    /// About how long one thread takes.
+    pub(crate) fn nanoseconds(&self) -> usize {
+        self.nanoseconds
     }
 
     pub(crate) fn num_tasks(&self) -> usize {

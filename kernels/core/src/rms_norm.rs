@@ -6,6 +6,28 @@ use crate::{Float, InstructionSet, KernelError, Rows};
 /// Sums of squares kept side by side: an order of summation that vectorizes and is the same everywhere.
 const LANES: usize = 32;
 
+/// What is fixed of one norm of float32 rows.
+#[derive(Debug, Clone, Copy)]
+pub struct RmsNorm<'a> {
+    /// As long as the rows, or as their pieces.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+impl RmsNorm<'_> {
+    /// Normalizes each piece of the row in place.
+    #[inline(always)]
+    pub(crate) fn apply(&self, row: &mut [f32]) {
+        for piece in row.chunks_exact_mut(self.weight.len()) {
+            let scale = inverse_rms(piece, self.eps);
+            for (x, weight) in piece.iter_mut().zip(self.weight) {
+                *x = *x * scale * weight;
+            }
+        }
+    }
+}
+
 /// `out[t] = h / rms(h) * weight` with `h = x[t]`, or `h = x[t] + residual[t]`, then stored to `sum[t]`.
 ///
 /// A row of several times `weight.len()` is normalized piece by piece (heads). `rms(h) = sqrt(mean(h^2) + eps)`. float32 inside; with a residual, `h` is rounded to T first, as it is stored.
@@ -69,6 +91,15 @@ fn normalize_pieces<T: Float, W: Float>(row: &[T], weight: &[W], eps: f32, out: 
 
 #[inline(always)]
 fn normalize<T: Float, W: Float>(row: &[T], weight: &[W], eps: f32, out: &mut [T]) {
+    let scale = inverse_rms(row, eps);
+    for ((out, x), weight) in out.iter_mut().zip(row).zip(weight) {
+        *out = T::from_f32(x.to_f32() * scale * weight.to_f32());
+    }
+}
+
+/// `1 / rms(row)`.
+#[inline(always)]
+pub(crate) fn inverse_rms<T: Float>(row: &[T], eps: f32) -> f32 {
     let mut squares = [0.0f32; LANES];
     for part in row.chunks(LANES) {
         for (square, x) in squares.iter_mut().zip(part) {
@@ -76,10 +107,7 @@ fn normalize<T: Float, W: Float>(row: &[T], weight: &[W], eps: f32, out: &mut [T
         }
     }
     let mean = squares.iter().sum::<f32>() / row.len() as f32;
-    let scale = 1.0 / (mean + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(row).zip(weight) {
-        *out = T::from_f32(x.to_f32() * scale * weight.to_f32());
-    }
+    1.0 / (mean + eps).sqrt()
 }
 
 fn check(name: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {

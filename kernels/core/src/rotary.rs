@@ -48,8 +48,7 @@ pub fn rotary_write_kv<T: Float, C: Float>(
     set: InstructionSet,
 ) -> Result<(), KernelError> {
     check(inputs, table, &cache)?;
-    let CacheMut { keys, values, shape } = cache;
-    let (keys, values) = (SharedOutput::new(keys), SharedOutput::new(values));
+    let writer = KvWriter::new(table, cache, set);
     let num_tokens = inputs.positions.len();
     let width = inputs.queries.row_length() + 2 * inputs.keys.row_length();
     let num_threads = if has_repeats(inputs.slot_mapping) { 1 } else { threads_for(num_tokens * width / 4) };
@@ -57,36 +56,65 @@ pub fn rotary_write_kv<T: Float, C: Float>(
     parallel_for(num_threads, num_tokens.div_ceil(length), |task| {
         for token in task * length..num_tokens.min((task + 1) * length) {
             #[allow(unsafe_code)]
-            // SAFETY: each token belongs to one task, which alone takes its rows.
-            let (query, key, value) =
-                unsafe { (inputs.queries.row_mut(token), inputs.keys.row_mut(token), inputs.values.row_mut(token)) };
-            let angles = &table.cos_sin[inputs.positions[token] as usize * table.rotary_dim..][..table.rotary_dim];
-            set.vectorize(
-                #[inline(always)]
-                || {
-                    rotate(query, angles, shape[3]);
-                    rotate(key, angles, shape[3]);
-                },
-            );
-            let Ok(slot) = usize::try_from(inputs.slot_mapping[token]) else { continue };
-            for (cache, row) in [(keys, &*key), (values, &*value)] {
-                for (head, row) in row.chunks_exact(shape[3]).enumerate() {
-                    #[allow(unsafe_code)]
-                    // SAFETY: slots are distinct when there is more than one thread, so the parts are.
-                    let out = unsafe { cache.part(slot_start(slot, head, shape), shape[3]) };
-                    set.vectorize(
-                        #[inline(always)]
-                        || {
-                            for (out, value) in out.iter_mut().zip(row) {
-                                *out = C::from_f32(value.to_f32());
-                            }
-                        },
-                    );
-                }
+            // SAFETY: each token belongs to one task, which alone takes its rows; slots are distinct when there is more
+            // than one thread.
+            unsafe {
+                let (query, key) = (inputs.queries.row_mut(token), inputs.keys.row_mut(token));
+                let value = inputs.values.row_mut(token);
+                writer.write(query, key, value, inputs.positions[token], inputs.slot_mapping[token]);
             }
         }
     });
     Ok(())
+}
+
+/// Turns one token's heads and writes its keys and values; for many tasks at once.
+pub(crate) struct KvWriter<'a, C> {
+    table: RotaryTable<'a>,
+    pub(crate) keys: SharedOutput<'a, C>,
+    pub(crate) values: SharedOutput<'a, C>,
+    pub(crate) shape: [usize; 4],
+    set: InstructionSet,
+}
+
+impl<'a, C: Float> KvWriter<'a, C> {
+    pub(crate) fn new(table: RotaryTable<'a>, cache: CacheMut<'a, C>, set: InstructionSet) -> Self {
+        let CacheMut { keys, values, shape } = cache;
+        Self { table, keys: SharedOutput::new(keys), values: SharedOutput::new(values), shape, set }
+    }
+
+    /// `query` and `key` are turned in place.
+    ///
+    /// # Safety
+    /// No other task writes the slot or reads it meanwhile.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn write<T: Float>(&self, query: &mut [T], key: &mut [T], value: &[T], position: i64, slot: i64) {
+        let head_dim = self.shape[3];
+        let width = self.table.rotary_dim;
+        let angles = &self.table.cos_sin[position as usize * width..][..width];
+        self.set.vectorize(
+            #[inline(always)]
+            || {
+                rotate(query, angles, head_dim);
+                rotate(key, angles, head_dim);
+            },
+        );
+        let Ok(slot) = usize::try_from(slot) else { return };
+        for (cache, row) in [(self.keys, &*key), (self.values, value)] {
+            for (head, row) in row.chunks_exact(head_dim).enumerate() {
+                // SAFETY: the caller's promise; a slot's heads are disjoint.
+                let out = unsafe { cache.part(slot_start(slot, head, self.shape), head_dim) };
+                self.set.vectorize(
+                    #[inline(always)]
+                    || {
+                        for (out, value) in out.iter_mut().zip(row) {
+                            *out = C::from_f32(value.to_f32());
+                        }
+                    },
+                );
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -104,7 +132,7 @@ fn rotate<T: Float>(row: &mut [T], angles: &[f32], head_dim: usize) {
 }
 
 /// Whether two tokens have one slot: such a batch is written by one thread, so that the later token wins.
-fn has_repeats(slots: &[i64]) -> bool {
+pub(crate) fn has_repeats(slots: &[i64]) -> bool {
     let mut sorted: Vec<i64> = slots.iter().copied().filter(|slot| *slot >= 0).collect();
     sorted.sort_unstable();
     sorted.windows(2).any(|pair| pair[0] == pair[1])
@@ -138,12 +166,23 @@ fn check<T, C>(
     if head_dim == 0 || !inputs.queries.row_length().is_multiple_of(head_dim) {
         return Err(KernelError::RowLength { name: "q", expected: head_dim, got: inputs.queries.row_length() });
     }
+    check_places(table, head_dim, inputs.positions, inputs.slot_mapping, num_slots)
+}
+
+/// Refuses a table that does not fit the heads, and positions and slots outside of table and cache.
+pub(crate) fn check_places(
+    table: RotaryTable<'_>,
+    head_dim: usize,
+    positions: &[i64],
+    slot_mapping: &[i64],
+    num_slots: usize,
+) -> Result<(), KernelError> {
     if !table.rotary_dim.is_multiple_of(2) || table.rotary_dim > head_dim || table.rotary_dim == 0 {
         let (got, expected) = (table.rotary_dim.to_string(), format!("an even width of 2 to {head_dim} (head_dim)"));
         return Err(KernelError::Value { name: "cos_sin_cache", got, expected });
     }
-    check_indices("positions", inputs.positions, table.cos_sin.len() / table.rotary_dim, 0)?;
-    check_indices("slot_mapping", inputs.slot_mapping, num_slots, i64::MIN)
+    check_indices("positions", positions, table.cos_sin.len() / table.rotary_dim, 0)?;
+    check_indices("slot_mapping", slot_mapping, num_slots, i64::MIN)
 }
 
 fn check_indices(name: &'static str, indices: &[i64], limit: usize, least: i64) -> Result<(), KernelError> {

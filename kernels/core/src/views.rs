@@ -21,7 +21,12 @@ impl<'a, T> Rows<'a, T> {
         if data.len() < needed {
             return Err(KernelError::Count { name: "rows", expected: needed, got: data.len() });
         }
-        Ok(Self { data, count: num_rows, length: row_length, stride: row_stride })
+        Ok(Self::of(data, num_rows, row_length, row_stride))
+    }
+
+    /// The same of data that is known to reach so far; else reading a row panics.
+    pub(crate) fn of(data: &'a [T], num_rows: usize, row_length: usize, row_stride: usize) -> Self {
+        Self { data, count: num_rows, length: row_length, stride: row_stride }
     }
 
     /// Views contiguous rows; what is left of `data` after whole rows is not seen.

@@ -4,6 +4,8 @@ from typing import TypedDict, final
 from torch import Tensor
 
 __all__ = [
+    "AttentionSublayer",
+    "MlpSublayer",
     "PackedWeight",
     "activation",
     "dequantize",
@@ -39,6 +41,48 @@ class PackedWeight:
     def num_columns(self) -> int: ...
     @property
     def num_bytes(self) -> int: ...
+
+@final
+class MlpSublayer:
+    def __new__(
+        cls,
+        norm_weight: Tensor,
+        norm_eps: float,
+        gate_up: PackedWeight,
+        gate_up_bias: Tensor | None,
+        kind: str,
+        down: PackedWeight,
+    ) -> MlpSublayer: ...
+    def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]: ...
+
+@final
+class AttentionSublayer:
+    def __new__(
+        cls,
+        norm_weight: Tensor,
+        norm_eps: float,
+        qkv: PackedWeight,
+        qkv_bias: Tensor | None,
+        query_norm_weight: Tensor | None,
+        key_norm_weight: Tensor | None,
+        output: PackedWeight,
+        scale: float,
+        window: int,
+        softcap: float,
+    ) -> AttentionSublayer: ...
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        cos_sin_cache: Tensor,
+        positions: Tensor,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        cu_seqlens_q: Tensor,
+    ) -> tuple[Tensor, Tensor]: ...
 
 def native_info() -> _NativeInfo: ...
 def force_instruction_set(name: str | None) -> str | None: ...

@@ -33,12 +33,13 @@ class ColumnParallelLinear:
             segments.append(loader.matrix(projection.role, num_rows, num_columns).rows(start, stop))
             biases.append(loader.bias(projection.role, num_rows, start, stop))
         self._method = loader.linear(segments)
-        self._bias = _stacked(biases, [segment.num_rows for segment in segments])
+        self.packed = self._method.packed
+        self.bias = _stacked(biases, [segment.num_rows for segment in segments])
 
     def __call__(self, x_TK: Tensor) -> Tensor:
         """Each projection's local rows in turn: [T, sum of local rows]."""
         out = self._method.apply(x_TK)
-        return out if self._bias is None else out.add_(self._bias)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 class RowParallelLinear:
@@ -49,11 +50,16 @@ class RowParallelLinear:
         columns = loader.group.shard(num_columns)
         self._group = loader.group
         self._method = loader.linear([loader.matrix(role, num_rows, num_columns).columns(columns.start, columns.stop)])
+        self.packed = self._method.packed
         self._bias = loader.bias(role, num_rows, 0, num_rows)
 
     def __call__(self, x_TK: Tensor) -> Tensor:
         """`x_TK`: this rank's inputs. Returns [T, num_rows], whole on every rank."""
-        out = self._group.all_reduce(self._method.apply(x_TK))
+        return self.sum_over_ranks(self._method.apply(x_TK))
+
+    def sum_over_ranks(self, product_TN: Tensor) -> Tensor:
+        """What this rank's product, which may be modified, is a summand of: whole on every rank, with the bias."""
+        out = self._group.all_reduce(product_TN)
         return out if self._bias is None else out.add_(self._bias)
 
 

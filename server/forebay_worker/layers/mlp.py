@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forebay_kernels.ops.activation import activation, gated_activation
+from forebay_kernels.ops.activation import ActivationKind, activation, gated_activation
 from forebay_worker.layers.linear import ColumnParallelLinear, Projection, RowParallelLinear
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.spec import DecoderSpec
@@ -13,24 +13,24 @@ from forebay_worker.models.spec import DecoderSpec
 class SwiGluMlp:
     """down(silu(gate(x)) * up(x)). Source: arXiv 2002.05202."""
 
+    kind: ActivationKind = "silu"
+
     def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
         """Read this rank's neurons."""
         width = spec.intermediate_size
         gate_up = (Projection("mlp.gate", width), Projection("mlp.up", width))
-        self._gate_up = ColumnParallelLinear(loader, gate_up, spec.hidden_size)
-        self._down = RowParallelLinear(loader, "mlp.down", spec.hidden_size, width)
+        self.gate_up = ColumnParallelLinear(loader, gate_up, spec.hidden_size)
+        self.down = RowParallelLinear(loader, "mlp.down", spec.hidden_size, width)
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
-        return self._down(gated_activation(self._gate_up(x_TD), "silu"))
+        return self.down(gated_activation(self.gate_up(x_TD), self.kind))
 
 
 class GeGluMlp(SwiGluMlp):
     """down(gelu(gate(x)) * up(x)), gelu by its tanh approximation. Source: arXiv 2002.05202."""
 
-    def __call__(self, x_TD: Tensor) -> Tensor:
-        """[T, D], whole on every rank."""
-        return self._down(gated_activation(self._gate_up(x_TD), "gelu_tanh"))
+    kind = "gelu_tanh"
 
 
 class GeluMlp:

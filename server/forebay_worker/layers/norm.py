@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,20 +12,27 @@ from forebay_kernels.ops.rms_norm import rms_norm
 from forebay_worker.layers.loading import LayerLoader
 
 
+class Norm(Protocol):
+    """What every norm offers."""
+
+    def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum)."""
+
+
 class RmsNorm:
     """Root-mean-square norm that also adds the residual stream. Source: arXiv 1910.07467, eq. 4."""
 
     def __init__(self, loader: LayerLoader, role: str, size: int, eps: float) -> None:
         """Read the weight [size] of `role`."""
-        self._weight_D = loader.vector(role, size)
-        self._eps = eps
+        self.weight_D = loader.vector(role, size)
+        self.eps = eps
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
         """Add `x_TD` to the residual, if there is one, and normalize the sum: (normalized, sum). float32 inside.
 
         [T, heads, D] is normalized head by head.
         """
-        return rms_norm(x_TD, self._weight_D, self._eps, residual_TD)
+        return rms_norm(x_TD, self.weight_D, self.eps, residual_TD)
 
 
 class UnitOffsetRmsNorm(RmsNorm):
@@ -32,7 +41,7 @@ class UnitOffsetRmsNorm(RmsNorm):
     def __init__(self, loader: LayerLoader, role: str, size: int, eps: float) -> None:
         """Read the weight [size] of `role`; the sum with 1 stays in float32."""
         super().__init__(loader, role, size, eps)
-        self._weight_D = 1.0 + loader.vector(role, size, torch.float32)
+        self.weight_D = 1.0 + loader.vector(role, size, torch.float32)
 
 
 class LayerNorm:

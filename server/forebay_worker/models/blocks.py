@@ -7,6 +7,7 @@ from torch import Tensor
 from forebay_worker.attention.backend import AttentionBackend, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.loading import LayerLoader
+from forebay_worker.layers.sublayers import attention_after, mlp_after
 from forebay_worker.models.spec import DecoderSpec, resolve
 
 
@@ -16,19 +17,17 @@ class PreNormBlock:
     def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Build the components that the description names."""
         norm = resolve(spec.norm)
-        self._attention_norm = norm(loader, "attention.norm", spec.hidden_size, spec.norm_eps)
-        self._attention = resolve(spec.attention)(spec, loader, backend)
-        self._mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
+        attention_norm = norm(loader, "attention.norm", spec.hidden_size, spec.norm_eps)
+        self._attention = attention_after(attention_norm, resolve(spec.attention)(spec, loader, backend))
+        mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
         assert loader.layer is not None
-        self._mlp = resolve(spec.layers[loader.layer].mlp or spec.mlp)(spec, loader)
+        self._mlp = mlp_after(mlp_norm, resolve(spec.layers[loader.layer].mlp or spec.mlp)(spec, loader))
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
     ) -> tuple[Tensor, Tensor]:
         """(what is to be added, the residual to add it to)."""
-        normed_TD, residual_TD = self._attention_norm(x_TD, residual_TD)
-        normed_TD, residual_TD = self._mlp_norm(self._attention(normed_TD, kv, step), residual_TD)
-        return self._mlp(normed_TD), residual_TD
+        return self._mlp(*self._attention(x_TD, residual_TD, kv, step))
 
 
 class SandwichNormBlock(PreNormBlock):
@@ -45,7 +44,6 @@ class SandwichNormBlock(PreNormBlock):
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
     ) -> tuple[Tensor, Tensor]:
         """(what is to be added, the residual to add it to)."""
-        normed_TD, residual_TD = self._attention_norm(x_TD, residual_TD)
-        attended_TD, _ = self._attention_output_norm(self._attention(normed_TD, kv, step), None)
-        normed_TD, residual_TD = self._mlp_norm(attended_TD, residual_TD)
-        return self._mlp_output_norm(self._mlp(normed_TD), None)[0], residual_TD
+        attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
+        fed_TD, residual_TD = self._mlp(self._attention_output_norm(attended_TD, None)[0], residual_TD)
+        return self._mlp_output_norm(fed_TD, None)[0], residual_TD

@@ -23,6 +23,7 @@ class GgufLinear:
             [(torch.from_numpy(segment.data).contiguous(), segment.storage.name) for segment in segments],
             segments[0].num_columns,
         )
+        self.packed = self._weight if dtype == torch.float32 else None
 
     def apply(self, x_TK: Tensor) -> Tensor:
         """See LinearMethod."""

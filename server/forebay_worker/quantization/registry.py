@@ -35,6 +35,8 @@ def linear_method(segments: Sequence[StoredTensor], dtype: torch.dtype, device: 
 class StackedLinear:
     """A LinearMethod whose rows are several methods' rows, one after another."""
 
+    packed = None
+
     def __init__(self, parts: Sequence[LinearMethod]) -> None:
         self._parts = parts
 

@@ -23,6 +23,8 @@ def float_tensor(stored: StoredTensor, dtype: torch.dtype, device: torch.device)
 class UnquantizedLinear:
     """A LinearMethod over torch's own matrix product."""
 
+    packed = None
+
     def __init__(self, segments: Sequence[StoredTensor], dtype: torch.dtype, device: torch.device) -> None:
         """Stack `segments` (equal columns) by rows."""
         num_rows = sum(segment.num_rows for segment in segments)

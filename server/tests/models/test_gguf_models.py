@@ -7,6 +7,8 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from forebay_kernels.ops.quantized_linear import dequantize
+from forebay_worker.layers.sublayers import AttentionAfterNorm, MlpAfterNorm
+from forebay_worker.models import blocks
 from forebay_worker.quantization import gguf
 from forebay_worker.weights.stored import QUANTIZED_TYPES, STORAGE_TYPES
 
@@ -33,6 +35,8 @@ def scale_for(kind):
 @pytest.fixture
 def exact_products(monkeypatch):
     """Products with the weights' exact values, so that what is tested is the way of every row into the right place."""
+    monkeypatch.setattr(blocks, "attention_after", AttentionAfterNorm)
+    monkeypatch.setattr(blocks, "mlp_after", MlpAfterNorm)
     monkeypatch.setattr(gguf, "quantized_linear", lambda x_TK, weight: x_TK @ dequantize(weight).T)
 
 

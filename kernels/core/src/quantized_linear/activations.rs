@@ -113,6 +113,12 @@ impl<'a> QuantizedActivations<'a> {
         num_tiles(self.num_rows)
     }
 
+    /// The rows of a tile.
+    pub(crate) fn tile_rows(&self, tile: usize) -> Range<usize> {
+        let (first_row, num_rows) = tile_rows(tile, self.num_rows);
+        first_row..first_row + num_rows
+    }
+
     /// Quantizes some blocks of a tile's rows.
     ///
     /// # Safety

@@ -1,0 +1,103 @@
+"""Halves of layers in one kernel call: quantized weights, float32 activations, RMS norms, and the paged kernel.
+
+T = tokens, D = model width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from forebay_kernels.ops.attention_sublayer import AttentionSublayer, AttentionWeights
+from forebay_kernels.ops.mlp_sublayer import MlpSublayer, MlpWeights
+from forebay_worker.attention.backend import AttentionStep
+from forebay_worker.attention.cpu_paged import CpuPaged
+from forebay_worker.kv_cache import LayerKvCache
+from forebay_worker.layers.attention import GroupedQueryAttention, NormedQueryKeyAttention
+from forebay_worker.layers.linear import RowParallelLinear
+from forebay_worker.layers.mlp import SwiGluMlp
+from forebay_worker.layers.norm import Norm, RmsNorm
+
+
+class FusedAttention:
+    """An AttentionHalf but for the sum over ranks, which follows the call."""
+
+    def __init__(self, weights: AttentionWeights, output: RowParallelLinear) -> None:
+        """`output`: whose weight is among `weights`."""
+        self._kernel = AttentionSublayer(weights)
+        self._output = output
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """See AttentionHalf."""
+        rotation, metadata = step.rotation, step.metadata
+        assert rotation is not None
+        product_TD, sum_TD = self._kernel(
+            x_TD,
+            residual_TD,
+            rotation.table_PR,
+            rotation.positions_T,
+            kv.key,
+            kv.value,
+            metadata.slot_mapping_T,
+            metadata.block_tables_SB,
+            metadata.context_lens_S,
+            metadata.cu_seqlens_q_S1,
+        )
+        return self._output.sum_over_ranks(product_TD), sum_TD
+
+
+class FusedMlp:
+    """An MlpHalf but for the sum over ranks, which follows the call."""
+
+    def __init__(self, weights: MlpWeights, down: RowParallelLinear) -> None:
+        """`down`: whose weight is among `weights`."""
+        self._kernel = MlpSublayer(weights)
+        self._down = down
+
+    def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See MlpHalf."""
+        product_TD, sum_TD = self._kernel(x_TD, residual_TD)
+        return self._down.sum_over_ranks(product_TD), sum_TD
+
+
+def fused_attention(norm: Norm, attention: GroupedQueryAttention) -> FusedAttention | None:
+    """None for what the kernel does not do."""
+    qkv, output, parameters = attention.qkv, attention.output, attention.parameters
+    if not isinstance(norm, RmsNorm) or not isinstance(attention.backend, CpuPaged) or not attention.is_rotary:
+        return None
+    if qkv.packed is None or output.packed is None:
+        return None
+    head_norm_weights = None
+    if isinstance(attention, NormedQueryKeyAttention):
+        query_norm, key_norm = attention.query_norm, attention.key_norm
+        if not isinstance(query_norm, RmsNorm) or not isinstance(key_norm, RmsNorm):
+            return None
+        head_norm_weights = (query_norm.weight_D, key_norm.weight_D)
+    weights = AttentionWeights(
+        norm_weight_D=norm.weight_D,
+        norm_eps=norm.eps,
+        qkv=qkv.packed,
+        qkv_bias=qkv.bias,
+        head_norm_weights=head_norm_weights,
+        output=output.packed,
+        scale=parameters.scale,
+        window=parameters.window,
+        softcap=parameters.softcap,
+    )
+    return FusedAttention(weights, output)
+
+
+def fused_mlp(norm: Norm, mlp: SwiGluMlp) -> FusedMlp | None:
+    """None for what the kernel does not do."""
+    if not isinstance(norm, RmsNorm) or mlp.gate_up.packed is None or mlp.down.packed is None:
+        return None
+    weights = MlpWeights(
+        norm_weight_D=norm.weight_D,
+        norm_eps=norm.eps,
+        gate_up=mlp.gate_up.packed,
+        gate_up_bias=mlp.gate_up.bias,
+        kind=mlp.kind,
+        down=mlp.down.packed,
+    )
+    return FusedMlp(weights, mlp.down)

@@ -1,0 +1,83 @@
+"""A norm and what it feeds, as the half of a layer that they are: in one kernel call where there is one for them.
+
+Each half takes what is to be added to the residual stream, and the stream if there is one yet; it returns its own
+output, not yet added, and the sum that it was computed from. T = tokens, D = model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from forebay_worker.attention.backend import AttentionStep
+from forebay_worker.kv_cache import LayerKvCache
+from forebay_worker.layers.attention import GroupedQueryAttention
+from forebay_worker.layers.mlp import SwiGluMlp
+from forebay_worker.layers.norm import Norm
+
+
+class AttentionHalf(Protocol):
+    """See the module."""
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(output, sum), whole on every rank; writes this step's keys and values into `kv`."""
+
+
+class MlpHalf(Protocol):
+    """See the module."""
+
+    def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(output, sum), whole on every rank."""
+
+
+class AttentionAfterNorm:
+    """One op after another."""
+
+    def __init__(self, norm: Norm, attention: GroupedQueryAttention) -> None:
+        self._norm = norm
+        self._attention = attention
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """See AttentionHalf."""
+        normed_TD, sum_TD = self._norm(x_TD, residual_TD)
+        return self._attention(normed_TD, kv, step), sum_TD
+
+
+class MlpAfterNorm:
+    """One op after another."""
+
+    def __init__(self, norm: Norm, mlp: Callable[[Tensor], Tensor]) -> None:
+        self._norm = norm
+        self._mlp = mlp
+
+    def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See MlpHalf."""
+        normed_TD, sum_TD = self._norm(x_TD, residual_TD)
+        return self._mlp(normed_TD), sum_TD
+
+
+def attention_after(norm: Norm, attention: GroupedQueryAttention) -> AttentionHalf:
+    """Attention of what `norm` gives."""
+    if attention.qkv.packed is not None:
+        # Imported when first needed: a float model does not load the native kernels.
+        from forebay_worker.layers.fused_sublayers import fused_attention
+
+        if (fused := fused_attention(norm, attention)) is not None:
+            return fused
+    return AttentionAfterNorm(norm, attention)
+
+
+def mlp_after(norm: Norm, mlp: Callable[[Tensor], Tensor]) -> MlpHalf:
+    """A feed-forward layer on what `norm` gives."""
+    if isinstance(mlp, SwiGluMlp) and mlp.gate_up.packed is not None:
+        from forebay_worker.layers.fused_sublayers import fused_mlp
+
+        if (fused := fused_mlp(norm, mlp)) is not None:
+            return fused
+    return MlpAfterNorm(norm, mlp)
