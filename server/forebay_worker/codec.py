@@ -204,6 +204,7 @@ def _encode_prompt_logprobs(entry: PromptLogprobs) -> pb.PromptLogprobs:
         epoch=entry.epoch,
         first_position=entry.first_position,
         logprobs=_bytes(entry.logprobs, "<f4"),
+        ranks=_bytes(entry.ranks, "<u4"),
         top_counts=_bytes(entry.top_counts, "<u4"),
         top_ids=_bytes(entry.top_ids, "<u4"),
         top_logprobs=_bytes(entry.top_logprobs, "<f4"),

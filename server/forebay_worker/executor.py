@@ -26,7 +26,7 @@ from forebay_worker.plan import (
     StepResult,
     Timings,
 )
-from forebay_worker.sampling.logprobs import Logprobs, logprobs_of
+from forebay_worker.sampling.logprobs import Logprobs, logprobs_of, ranks_of
 from forebay_worker.sampling.rows import SamplingRows
 from forebay_worker.sampling.sampler import NOTHING_LEFT, NUMERICAL_FAILURE, sample
 from forebay_worker.sequences import I64, SequenceTable
@@ -187,7 +187,7 @@ class Executor:
     def _prompt_logprobs(self, hidden_TD: torch.Tensor, span: PromptSpan) -> PromptLogprobs | None:
         """Log-probabilities of one sequence's prompt tokens; None on ranks but 0. The head runs in tiles."""
         num_top = max(0, int(self._table.num_prompt_logprobs[span.slot]))
-        tiles = []
+        tiles, ranks = [], []
         for start in range(0, span.targets.size, _HEAD_TILE):
             targets = span.targets[start : start + _HEAD_TILE].astype(np.int64)
             first = span.first_token + start
@@ -196,6 +196,7 @@ class Executor:
                 ids_N = torch.from_numpy(targets).to(logits_NV.device)
                 ties_N = np.full(targets.size, self._table.top_ties[span.slot])
                 tiles.append(logprobs_of(logits_NV, ids_N, np.full(targets.size, num_top), ties_N))
+                ranks.append(ranks_of(logits_NV, ids_N))
         if not tiles:
             return None
         return PromptLogprobs(
@@ -203,6 +204,7 @@ class Executor:
             epoch=int(self._table.epochs[span.slot]),
             first_position=span.first_position,
             logprobs=np.concatenate([tile.logprobs_R for tile in tiles]),
+            ranks=np.concatenate(ranks),
             top_counts=np.concatenate([tile.top_counts_R for tile in tiles]) if num_top else np.empty(0, np.uint32),
             top_ids=np.concatenate([tile.top_ids for tile in tiles]),
             top_logprobs=np.concatenate([tile.top_logprobs for tile in tiles]),

@@ -118,6 +118,7 @@ class PromptLogprobs:
     epoch: int
     first_position: int
     logprobs: F32
+    ranks: U32
     top_counts: U32
     top_ids: U32
     top_logprobs: F32

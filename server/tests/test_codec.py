@@ -283,7 +283,7 @@ def test_a_result_is_written_whole():
         top_ids=u32([50]),
         top_logprobs=np.float32([-0.5]),
         prompt_logprobs=[
-            PromptLogprobs(1, 3, 1, np.float32([-1.0]), u32([1]), u32([8]), np.float32([-0.25])),
+            PromptLogprobs(1, 3, 1, np.float32([-1.0]), u32([7]), u32([1]), u32([8]), np.float32([-0.25])),
         ],
         errors=[SequenceError(5, 6, SequenceErrorKind.NUMERICAL, "bad")],
         timings=Timings(1, 2, 3, 4),
@@ -292,6 +292,7 @@ def test_a_result_is_written_whole():
     assert np.frombuffer(message.token_ids, "<u4").tolist() == [50, 60]
     assert np.frombuffer(message.logprobs, "<f4").tolist()[0] == -0.5
     assert np.frombuffer(message.prompt_logprobs[0].top_logprobs, "<f4").tolist() == [-0.25]
+    assert np.frombuffer(message.prompt_logprobs[0].ranks, "<u4").tolist() == [7]
     assert (message.errors[0].slot, message.errors[0].kind) == (5, pb.SEQUENCE_ERROR_KIND_NUMERICAL)
     assert (message.timings.queued, message.timings.sample) == (1, 4)
     assert not message.HasField("step_error")

@@ -249,6 +249,8 @@ def test_prompt_logprobs_come_chunk_by_chunk_and_stop_with_the_prompt(tile: int,
     got = np.concatenate([e.logprobs for e in entries])
     np.testing.assert_allclose(got, [expected[p][PROMPT[p + 1]] for p in range(6)], rtol=1e-5, atol=1e-6)
     assert entries[0].top_ids.tolist() == [i for p in range(4) for i in expected[p].topk(2).indices.tolist()]
+    ranks = [expected[p].argsort(descending=True).tolist().index(PROMPT[p + 1]) + 1 for p in range(6)]
+    assert np.concatenate([e.ranks for e in entries]).tolist() == ranks
 
 
 def test_end_tokens_cannot_be_chosen_before_the_least_length():

@@ -34,7 +34,8 @@ impl EncodedPrompt {
     /// Every token with its log-probabilities; `None` for the first, which nothing comes before.
     pub(crate) fn tokens(&self) -> impl Iterator<Item = (u32, Option<&PromptLogprob>)> {
         let logprobs = self.logprobs.as_ref().and_then(OnceLock::get).map_or(&[][..], Vec::as_slice);
-        self.ids.iter().enumerate().map(|(at, &id)| (id, at.checked_sub(1).and_then(|at| logprobs.get(at))))
+        let scored = |at: u32| logprobs.binary_search_by_key(&at, |entry| entry.position).ok();
+        self.ids.iter().zip(0..).map(move |(&id, at)| (id, scored(at).map(|index| &logprobs[index])))
     }
 
     fn awaits_logprobs(&self) -> bool {

@@ -150,11 +150,15 @@ fn read_sampled(result: &wire::StepResult) -> Result<Vec<SampledRow>, String> {
 }
 
 fn read_prompt_logprobs(chunk: wire::PromptLogprobs) -> Result<(SequenceRef, Vec<PromptLogprob>), String> {
+    let num_ranks = words("ranks", &chunk.ranks)?;
     let logprobs = Logprobs::read(chunk.logprobs, &chunk.top_counts, chunk.top_ids, chunk.top_logprobs)?;
-    let positions = chunk.first_position..;
-    let entries = positions
-        .zip(0..logprobs.len())
-        .filter_map(|(position, index)| logprobs.get(index).map(|logprobs| PromptLogprob { position, logprobs }));
+    if num_ranks != logprobs.len() {
+        return Err(format!("`ranks` has `{num_ranks}` entries, `logprobs` has `{}`", logprobs.len()));
+    }
+    let places = (chunk.first_position..).zip(read_u32s(&chunk.ranks));
+    let entries = places.enumerate().filter_map(|(index, (position, rank))| {
+        logprobs.get(index).map(|logprobs| PromptLogprob { position, rank, logprobs })
+    });
     Ok((SequenceRef { slot: chunk.slot, epoch: chunk.epoch }, entries.collect()))
 }
 

@@ -135,6 +135,8 @@ pub struct TokenLogprobs {
 pub struct PromptLogprob {
     /// Its place in the prompt, ≥ 1.
     pub position: u32,
+    /// 1 and as many tokens as are more likely.
+    pub rank: u32,
     /// Its log-probability and the best alternatives.
     pub logprobs: TokenLogprobs,
 }

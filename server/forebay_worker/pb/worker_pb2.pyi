@@ -246,7 +246,7 @@ class StepResult(_message.Message):
     def __init__(self, step_id: _Optional[int] = ..., slots: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., num_tokens: _Optional[bytes] = ..., token_ids: _Optional[bytes] = ..., logprobs: _Optional[bytes] = ..., top_counts: _Optional[bytes] = ..., top_ids: _Optional[bytes] = ..., top_logprobs: _Optional[bytes] = ..., prompt_logprobs: _Optional[_Iterable[_Union[PromptLogprobs, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[SequenceError, _Mapping]]] = ..., step_error: _Optional[_Union[StepError, _Mapping]] = ..., grammar_ended_slots: _Optional[bytes] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
 
 class PromptLogprobs(_message.Message):
-    __slots__ = ("slot", "epoch", "first_position", "logprobs", "top_counts", "top_ids", "top_logprobs")
+    __slots__ = ("slot", "epoch", "first_position", "logprobs", "top_counts", "top_ids", "top_logprobs", "ranks")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +254,7 @@ class PromptLogprobs(_message.Message):
     TOP_COUNTS_FIELD_NUMBER: _ClassVar[int]
     TOP_IDS_FIELD_NUMBER: _ClassVar[int]
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
     slot: int
     epoch: int
     first_position: int
@@ -261,7 +262,8 @@ class PromptLogprobs(_message.Message):
     top_counts: bytes
     top_ids: bytes
     top_logprobs: bytes
-    def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., first_position: _Optional[int] = ..., logprobs: _Optional[bytes] = ..., top_counts: _Optional[bytes] = ..., top_ids: _Optional[bytes] = ..., top_logprobs: _Optional[bytes] = ...) -> None: ...
+    ranks: bytes
+    def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., first_position: _Optional[int] = ..., logprobs: _Optional[bytes] = ..., top_counts: _Optional[bytes] = ..., top_ids: _Optional[bytes] = ..., top_logprobs: _Optional[bytes] = ..., ranks: _Optional[bytes] = ...) -> None: ...
 
 class SequenceError(_message.Message):
     __slots__ = ("slot", "epoch", "kind", "message")

@@ -43,6 +43,12 @@ def logprobs_of(logits_RV: torch.Tensor, ids_R: torch.Tensor, num_top_R: I64, ti
     return Logprobs(chosen_R.numpy(force=True), counts_R, ids.astype(np.uint32), top_logprobs)
 
 
+def ranks_of(logits_RV: torch.Tensor, ids_R: torch.Tensor) -> npt.NDArray[np.uint32]:
+    """Return 1 + how many tokens have a greater logit than each row's `ids_R`: equals share the best of their ranks."""
+    better_RV = logits_RV > logits_RV.gather(1, ids_R[:, None])
+    return (torch.count_nonzero(better_RV, dim=1) + 1).numpy(force=True).astype(np.uint32)
+
+
 def _best(logits_QV: torch.Tensor, num_top_Q: I64, ties_Q: Bool) -> tuple[I64, I64, F32]:
     """Each row's best: how many, and their ids and logits concatenated."""
     vocab_size = logits_QV.shape[1]

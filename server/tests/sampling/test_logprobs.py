@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forebay_worker.sampling.logprobs import logprobs_of
+from forebay_worker.sampling.logprobs import logprobs_of, ranks_of
 
 
 def test_chosen_and_best_are_log_softmax_best_first():
@@ -26,6 +26,11 @@ def test_ties_with_the_last_alternative_are_listed_by_id_when_asked_for():
     found = logprobs_of(logits, torch.tensor([200, 200]), np.array([3, 3]), np.array([False, True]))
     assert found.top_counts_R.tolist() == [3, 300]
     assert found.top_ids.tolist() == [200, 0, 1, 200, *(i for i in range(300) if i != 200)]
+
+
+def test_a_rank_counts_the_better_and_equals_share_it():
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [1.0, 3.0, 3.0, -torch.inf]])
+    assert ranks_of(logits.repeat(2, 1), torch.tensor([1, 2, 0, 3])).tolist() == [1, 1, 4, 4]
 
 
 def test_a_token_that_cannot_be_chosen_is_no_alternative():

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::logprobs::{ChatLogprobs, HeldLogprobs};
 use super::messages;
+use super::prompt_logprobs::PromptLogprobs;
 use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
 use super::sampling_fields::SAMPLING;
@@ -76,7 +77,7 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
         return Ok(sse::response(choices, writer));
     }
     let head = Head::new(&state, "chatcmpl", "chat.completion", common.model);
-    Ok(whole(&head, choices, with_logprobs).await?)
+    Ok(whole(&head, choices, with_logprobs, common.num_prompt_logprobs).await?)
 }
 
 /// A request's body, checked.
@@ -98,7 +99,8 @@ impl ChatRequest {
 
     fn into_job(self) -> Result<(Common, Job), ApiError> {
         let Self { mut common, inputs, num_top_logprobs } = self;
-        let wanted = Wanted { echo: false, num_choices: ("n", common.n), num_top_logprobs, num_prompt_logprobs: None };
+        let (num_choices, num_prompt_logprobs) = (("n", common.n), common.num_prompt_logprobs);
+        let wanted = Wanted { echo: false, num_choices, num_top_logprobs, num_prompt_logprobs };
         let job = common.job(vec![Prompt::Chat(Box::new(inputs))], wanted)?;
         Ok((common, job))
     }
@@ -141,6 +143,16 @@ struct Choice {
     finish_reason: Option<&'static str>,
 }
 
+/// A whole answer.
+#[derive(Debug, Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    envelope: Envelope<'a, Choice>,
+    /// All choices have the same prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+}
+
 #[derive(Debug, Serialize)]
 struct ChunkChoice {
     index: usize,
@@ -162,7 +174,12 @@ impl Message {
     }
 }
 
-async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result<Response, ApiError> {
+async fn whole(
+    head: &Head,
+    mut choices: Choices,
+    with_logprobs: bool,
+    num_prompt_logprobs: Option<u32>,
+) -> Result<Response, ApiError> {
     let empty = |generation: &TextGeneration| Choice {
         index: generation.index(),
         message: Message::assistant(String::new()),
@@ -180,7 +197,10 @@ async fn whole(head: &Head, mut choices: Choices, with_logprobs: bool) -> Result
         }
         answer.finish_reason = step.finish.map(finish_reason);
     }
-    Ok(Json(Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) }).into_response())
+    let envelope = Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) };
+    let first = num_prompt_logprobs.zip(choices.generations().first());
+    let prompt_logprobs = first.map(|(num_top, first)| PromptLogprobs::of(first.prompt(), num_top, first.tokenizer()));
+    Ok(Json(Whole { envelope, prompt_logprobs }).into_response())
 }
 
 struct ChatWriter {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::logprobs::{CompletionLogprobs, HeldLogprobs};
+use super::prompt_logprobs::PromptLogprobs;
 use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
 use super::response::{Envelope, Head, Usage, finish_reason};
 use super::sampling_fields::SAMPLING;
@@ -81,6 +82,7 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
 struct Shape {
     echo: bool,
     num_top_logprobs: Option<u32>,
+    num_prompt_logprobs: Option<u32>,
     /// Answers to each prompt, and of how many they are the best.
     n: u32,
     best_of: u32,
@@ -94,16 +96,16 @@ fn parse(state: &AppState, body: JsonBody) -> Result<(Common, Job, Shape), ApiEr
     let num_top_logprobs = fields.take("logprobs")?.map(|n| at_most("logprobs", n, MAX_LOGPROBS)).transpose()?;
     let best_of = take_best_of(&mut fields, &common)?;
     fields.finish()?;
-    let n = common.n;
+    let (n, num_prompt_logprobs) = (common.n, common.num_prompt_logprobs);
     let wanted = Wanted {
         echo,
         num_choices: if best_of > n { ("best_of", best_of) } else { ("n", n) },
         // The best are found by them.
         num_top_logprobs: num_top_logprobs.or((best_of > n).then_some(0)),
-        num_prompt_logprobs: num_top_logprobs.filter(|_| echo),
+        num_prompt_logprobs: num_prompt_logprobs.max(num_top_logprobs.filter(|_| echo)),
     };
     let job = common.job(prompts, wanted)?;
-    Ok((common, job, Shape { echo, num_top_logprobs, n, best_of }))
+    Ok((common, job, Shape { echo, num_top_logprobs, num_prompt_logprobs, n, best_of }))
 }
 
 /// How many are generated of each prompt: `n` if the request does not say.
@@ -167,6 +169,8 @@ struct Choice {
     text: String,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// One choice's steps as pieces of its answer.
@@ -214,6 +218,7 @@ async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Respon
         text: String::new(),
         logprobs: shape.num_top_logprobs.map(|_| CompletionLogprobs::default()),
         finish_reason: None,
+        prompt_logprobs: None,
     };
     let mut answers: Vec<Choice> = choices.generations().iter().map(empty).collect();
     let mut texts: Vec<ChoiceText> = answers.iter().map(|_| ChoiceText::new(shape)).collect();
@@ -221,6 +226,10 @@ async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Respon
         let (step, generation) = next?;
         let answer = &mut answers[generation.index()];
         answer.finish_reason = step.finish.map(finish_reason);
+        if step.finish.is_some() {
+            let told = |num_top| PromptLogprobs::of(generation.prompt(), num_top, generation.tokenizer());
+            answer.prompt_logprobs = shape.num_prompt_logprobs.map(told);
+        }
         let text = texts[generation.index()].push(step, generation, &mut answer.logprobs);
         answer.text.push_str(&text);
     }
@@ -269,7 +278,7 @@ impl EventWriter for CompletionWriter {
         let text = self.texts[index].push(step, generation, &mut logprobs);
         let has_tokens = logprobs.as_ref().is_some_and(|logprobs| !logprobs.is_empty());
         if !text.is_empty() || has_tokens || finish_reason.is_some() {
-            self.write(out, &[Choice { index, text, logprobs, finish_reason }], None);
+            self.write(out, &[Choice { index, text, logprobs, finish_reason, prompt_logprobs: None }], None);
         }
     }
 

@@ -127,6 +127,6 @@ impl CompletionLogprobs {
     }
 }
 
-fn finite(logprob: f32) -> f32 {
+pub(super) fn finite(logprob: f32) -> f32 {
     if logprob.is_finite() { logprob } else { ZERO_PROBABILITY }
 }

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 mod logprobs;
 mod messages;
 pub(crate) mod models;
+mod prompt_logprobs;
 mod request;
 mod response;
 mod sampling_fields;

@@ -5,6 +5,7 @@ use axum::extract::rejection::JsonRejection;
 use forebay_wire::v1::LogprobsKind;
 use serde_json::{Map, Value};
 
+use super::prompt_logprobs::{PROMPT_LOGPROBS, take_prompt_logprobs};
 use super::sampling_fields::take_sampling;
 use crate::choices::MAX_CHOICES;
 use crate::error::{ApiError, Dialect};
@@ -48,6 +49,7 @@ pub(crate) const COMMON: &[Served] = &[
         |_| integer().at_least(1).at_most(MAX_CHOICES).by_default(1),
         "Choices for each prompt; together with the prompts, no more than one prompt may have.",
     ),
+    PROMPT_LOGPROBS,
     ("min_tokens", |_| integer().at_least(0).by_default(0), "End tokens cannot be chosen before so many others."),
     ("ignore_eos", |_| boolean().by_default(false), "Go on after an end token, up to `max_tokens`."),
     (
@@ -91,6 +93,8 @@ pub(crate) struct Common {
     pub(crate) include_usage: bool,
     /// Answers to each prompt.
     pub(crate) n: u32,
+    /// Alternatives to each prompt token, if their log-probabilities are wanted at all.
+    pub(crate) num_prompt_logprobs: Option<u32>,
     max_tokens: Option<u32>,
     min_tokens: u32,
     ignore_eos: bool,
@@ -113,6 +117,7 @@ impl Common {
             stream,
             include_usage: take_include_usage(fields, stream)?,
             n: take_n(fields)?,
+            num_prompt_logprobs: take_prompt_logprobs(fields, stream)?,
             max_tokens,
             min_tokens: take_min_tokens(fields, max_tokens)?,
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),

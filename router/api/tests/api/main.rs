@@ -19,6 +19,7 @@ mod health;
 mod info;
 mod metrics;
 mod models;
+mod prompt_logprobs;
 mod root;
 mod support;
 mod tokenize;

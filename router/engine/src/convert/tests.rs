@@ -107,15 +107,19 @@ fn prompt_log_probabilities_carry_their_positions() {
         epoch: 4,
         first_position: 16,
         logprobs: f32s(&[-0.5, -0.25]),
+        ranks: u32s(&[9, 1]),
         ..wire::PromptLogprobs::default()
     };
-    let answer = answer_from_wire(wire::StepResult { prompt_logprobs: vec![chunk], ..result() }).expect("well formed");
+    let result_of = |chunk| wire::StepResult { prompt_logprobs: vec![chunk], ..result() };
+    let answer = answer_from_wire(result_of(chunk.clone())).expect("well formed");
     let (of, entries) = &answer.prompt_logprobs[0];
     assert_eq!(*of, sequence(1, 4));
     assert_eq!(
-        entries.iter().map(|entry| (entry.position, entry.logprobs.logprob)).collect::<Vec<_>>(),
-        [(16, -0.5), (17, -0.25)]
+        entries.iter().map(|entry| (entry.position, entry.rank, entry.logprobs.logprob)).collect::<Vec<_>>(),
+        [(16, 9, -0.5), (17, 1, -0.25)]
     );
+    let ragged = malformed(result_of(wire::PromptLogprobs { ranks: u32s(&[9]), ..chunk }));
+    assert!(ragged.ends_with("`ranks` has `1` entries, `logprobs` has `2`"), "{ragged}");
 }
 
 #[test]

@@ -335,6 +335,7 @@ fn prompt_logprobs(row: Row, sequence: &FakeSequence, start: usize, script: &Fak
         epoch: row.epoch,
         first_position: start as u32 + 1,
         logprobs: f32_bytes(entries.iter().map(|(logprob, _)| *logprob)),
+        ranks: u32_bytes(entries.iter().map(|_| 1)),
         top_counts: if num_top == 0 {
             Bytes::new()
         } else {
