@@ -82,6 +82,7 @@ async fn start(
     for prompt in prompts {
         let asked = job.max_new_tokens;
         let max_new_tokens = validation::max_new_tokens(job.dialect, prompt.ids.len(), asked, token_limits)?;
+        validation::min_new_tokens(job.min_new_tokens, max_new_tokens)?;
         record.validated(prompt.ids.len(), max_new_tokens);
         let request = engine_request(&job, &prompt, &bad_words, max_new_tokens, &model.text.end_token_ids);
         requests.push((Arc::new(prompt), request));

@@ -24,6 +24,17 @@ impl Stops {
         }
     }
 
+    /// Takes a piece of text that no stop may end in yet; answers what of it can be shown.
+    pub(crate) fn pass(&mut self, piece: &str) -> String {
+        match self {
+            Self::Trim(stops) => stops.pass(piece),
+            Self::Keep(stops) => {
+                stops.remember(piece);
+                piece.to_owned()
+            }
+        }
+    }
+
     /// What is still held back when the generation ended otherwise, and whether a stop was waiting in it for a longer
     /// one that could have begun with it.
     pub(crate) fn finish(&mut self) -> (String, bool) {
@@ -53,16 +64,25 @@ impl KeptStops {
         if self.stops.is_empty() {
             return (piece.to_owned(), false);
         }
-        let already_shown = self.tail.len();
-        self.tail.push_str(piece);
-        let end = self.stops.iter().filter_map(|stop| Some(self.tail.find(stop.as_str())? + stop.len())).min();
-        if let Some(end) = end {
-            return (self.tail[already_shown..end].to_owned(), true);
+        let text = format!("{}{piece}", self.tail);
+        let first_end = |stop: &String| {
+            // What ends in the tail was passed.
+            let from = (self.tail.len() + 1).saturating_sub(stop.len());
+            let from = (from..text.len()).find(|at| text.is_char_boundary(*at))?;
+            Some(from + text[from..].find(stop.as_str())? + stop.len())
+        };
+        if let Some(end) = self.stops.iter().filter_map(first_end).min() {
+            return (text[self.tail.len()..end].to_owned(), true);
         }
+        self.remember(piece);
+        (piece.to_owned(), false)
+    }
+
+    fn remember(&mut self, piece: &str) {
+        self.tail.push_str(piece);
         let keep_from = self.tail.len().saturating_sub(self.max_tail);
         let cut = (0..=keep_from).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
         self.tail.drain(..cut);
-        (piece.to_owned(), false)
     }
 }
 
@@ -88,6 +108,16 @@ mod tests {
         let mut stops = Stops::Trim(StopStrings::new(vec!["\n".to_owned(), "\n\n".to_owned()]));
         assert_eq!(stops.push("a\n"), ("a".to_owned(), false));
         assert_eq!(stops.finish(), (String::new(), true));
+    }
+
+    #[test]
+    fn a_stop_that_is_kept_may_begin_in_text_that_was_passed_but_not_end_there() {
+        let mut search = Stops::Keep(KeptStops::new(vec!["b".to_owned(), "bcd".to_owned(), "aa".to_owned()]));
+        assert_eq!(search.pass("abc"), "abc");
+        assert_eq!(search.push("de"), ("d".to_owned(), true));
+        let mut search = Stops::Keep(KeptStops::new(vec!["aa".to_owned()]));
+        assert_eq!(search.pass("aa"), "aa");
+        assert_eq!(search.push("ab"), ("a".to_owned(), true));
     }
 
     #[test]

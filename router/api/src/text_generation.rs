@@ -121,7 +121,8 @@ impl TextState {
     /// token back by a step.
     fn step(&mut self, token_id: u32, index: u32, logprobs: Option<TokenLogprobs>) -> TextStep {
         let length = index >= self.max_new_tokens;
-        let end_token = index > self.min_new_tokens && self.stop_token_ids.contains(&token_id);
+        let may_stop = index > self.min_new_tokens;
+        let end_token = may_stop && self.stop_token_ids.contains(&token_id);
         let ends = length || end_token;
         let hidden = end_token && self.stop_text == StopText::Trim;
         let offset = self.num_characters;
@@ -130,7 +131,8 @@ impl TextState {
             piece.push_str(&self.detokenizer.finish());
         }
         self.num_characters += piece.chars().count();
-        let (mut text, mut stop_string) = self.stops.push(&piece);
+        let (mut text, mut stop_string) =
+            if may_stop { self.stops.push(&piece) } else { (self.stops.pass(&piece), false) };
         if ends && !stop_string {
             let (held_back, stopped) = self.stops.finish();
             text.push_str(&held_back);

@@ -24,6 +24,15 @@ pub(crate) fn max_new_tokens(
     Ok(max_new_tokens as u32)
 }
 
+/// No longer than can be. Only `/v1` has the field.
+pub(crate) fn min_new_tokens(asked: u32, max_new_tokens: u32) -> Result<(), ApiError> {
+    if asked <= max_new_tokens {
+        return Ok(());
+    }
+    let message = format!("`min_tokens` must be at most {max_new_tokens}, which fit behind the prompt. Given: {asked}");
+    Err(ApiError::too_many_tokens("min_tokens", message))
+}
+
 fn too_long(dialect: Dialect, num_prompt_tokens: usize, max_new_tokens: u64, max_total_tokens: u32) -> ApiError {
     match dialect {
         Dialect::Native => ApiError::too_many_tokens(

@@ -18,6 +18,8 @@ pub struct StopStrings {
     stops: Vec<String>,
     /// Text that may be the beginning of a stop; shorter than the longest of them, except when a match waits.
     held: String,
+    /// A stop that ends in the first so many bytes of `held` is none.
+    num_passed: usize,
     stopped: Option<usize>,
 }
 
@@ -32,7 +34,7 @@ enum Beginning {
 impl StopStrings {
     /// `stops` must not be empty strings (empty ones are never found). With none, text passes through.
     pub fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new(), stopped: None }
+        Self { stops, held: String::new(), num_passed: 0, stopped: None }
     }
 
     /// Takes the next piece of text. The earliest match wins; of those that begin together, the longest.
@@ -45,6 +47,13 @@ impl StopStrings {
         }
         self.held.push_str(text);
         self.advance(false)
+    }
+
+    /// Takes a piece of text in which no stop may end, though one may begin; answers what of it can be shown.
+    pub fn pass(&mut self, text: &str) -> String {
+        self.held.push_str(text);
+        self.num_passed = self.held.len();
+        self.advance(false).emit
     }
 
     /// What is still held back, at the end of the generation. Text from a complete stop on is left out: a match that
@@ -63,6 +72,7 @@ impl StopStrings {
             match self.beginning(at, ended) {
                 Beginning::Nothing => {}
                 Beginning::Possible => {
+                    self.num_passed = self.num_passed.saturating_sub(at);
                     let rest = self.held.split_off(at);
                     return StopStep { emit: std::mem::replace(&mut self.held, rest), stopped: None };
                 }
@@ -73,6 +83,7 @@ impl StopStrings {
                 }
             }
         }
+        self.num_passed = 0;
         StopStep { emit: std::mem::take(&mut self.held), stopped: self.stopped }
     }
 
@@ -81,7 +92,8 @@ impl StopStrings {
         let mut longest: Option<usize> = None;
         for (index, stop) in self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty()) {
             if rest.starts_with(stop.as_bytes()) {
-                if longest.is_none_or(|best| self.stops[best].len() < stop.len()) {
+                let counts = at + stop.len() > self.num_passed;
+                if counts && longest.is_none_or(|best| self.stops[best].len() < stop.len()) {
                     longest = Some(index);
                 }
             } else if !ended && stop.as_bytes().starts_with(rest) {
@@ -141,6 +153,23 @@ mod tests {
         assert_eq!(run(&["\n", "\n\n"], &["a\n", "\nb"]), ("a".to_owned(), Some(1)));
         assert_eq!(run(&["\n", "\n\n"], &["a\n", "b"]), ("a".to_owned(), Some(0)));
         assert_eq!(run(&["\n", "\n\n"], &["a\n"]), ("a".to_owned(), Some(0)));
+    }
+
+    #[test]
+    fn a_stop_counts_where_it_ends_and_may_begin_in_text_that_was_passed() {
+        let passed = |stops: &[&str], early: &str, late: &str| {
+            let mut state = StopStrings::new(stops.iter().map(ToString::to_string).collect());
+            let mut text = state.pass(early) + &state.push(late).emit;
+            text += &state.finish();
+            (text, state.stopped())
+        };
+        assert_eq!(passed(&["b"], "abc", "de"), ("abcde".to_owned(), None));
+        assert_eq!(passed(&["b"], "abc", "ab"), ("abca".to_owned(), Some(0)));
+        assert_eq!(passed(&["cd"], "abc", "de"), ("ab".to_owned(), Some(0)));
+        assert_eq!(passed(&["\n", "\n\n"], "a\n", "b"), ("a\nb".to_owned(), None));
+        assert_eq!(passed(&["\n", "\n\n"], "a\n", "\nb"), ("a".to_owned(), Some(1)));
+        assert_eq!(passed(&["aa", "aab"], "aa", "a"), ("a".to_owned(), Some(0)));
+        assert_eq!(passed(&["a"], "aa", ""), ("aa".to_owned(), None));
     }
 
     #[test]

@@ -175,6 +175,7 @@ async fn bad_fields_are_400_and_named() {
         (json!({ "max_tokens": 3, "max_completion_tokens": 4 }), "max_completion_tokens"),
         (json!({ "max_tokens": 4096 }), "max_tokens"),
         (json!({ "max_tokens": 3, "min_tokens": 4 }), "min_tokens"),
+        (json!({ "min_tokens": 2048 }), "min_tokens"),
         (json!({ "stop": ["a", "b", "c", "d", "e"] }), "stop"),
         (json!({ "stop": 5 }), "stop"),
         (json!({ "seed": 1.5 }), "seed"),
@@ -213,6 +214,29 @@ async fn min_tokens_reaches_the_worker_with_the_end_tokens() {
     let sampling = server.worker.samplings().remove(0);
     assert_eq!(sampling.min_new_tokens, 2);
     assert!(sampling.end_token_ids.chunks(4).any(|id| id == END.to_le_bytes()));
+}
+
+#[tokio::test]
+async fn a_stop_string_ends_nothing_before_min_tokens() {
+    let server = server(&[HELLO, WORLD, HELLO, WORLD]).await;
+    for (min_tokens, stop, text, num_tokens) in [
+        (0, "Hello", "", 1),
+        (1, "Hello", "Hello world", 3),
+        (1, "o w", "Hell", 2),
+        (2, "o w", "Hello worldHell", 4),
+        (4, "d", "Hello worldHello worldHello worl", 6),
+    ] {
+        let options = json!({ "min_tokens": min_tokens, "stop": stop });
+        let answer = server.chat(options.clone()).await.ok();
+        let context = format!("{options}: {answer}");
+        assert_eq!(answer["choices"][0]["message"]["content"], text, "{context}");
+        assert_eq!(answer["usage"]["completion_tokens"], num_tokens, "{context}");
+        let mut streamed = options;
+        streamed["stream"] = json!(true);
+        assert_eq!(chat_text(&server.chat(streamed).await.events()), text, "{context}");
+    }
+    let kept = json!({ "min_tokens": 1, "stop": ["Hello", "o w"], "include_stop_str_in_output": true });
+    assert_eq!(server.chat(kept).await.ok()["choices"][0]["message"]["content"], "Hello w");
 }
 
 #[tokio::test]
