@@ -39,7 +39,7 @@ const INPUTS: &[Served] = &[
 const CHOOSING: &[Served] = &[
     (
         "best_of",
-        |limits| integer().at_least(1).at_most(limits.max_best_of.min(u64::from(MAX_CHOICES))).by_default(1),
+        |limits| integer().at_least(0).at_most(limits.max_best_of.min(u64::from(MAX_CHOICES))).by_default(1),
         "Generate so many texts and answer the likeliest. More than one needs sampling, no `seed` and no stream.",
     ),
     ("do_sample", |_| boolean().by_default(false), "Sample, rather than take the likeliest token each time."),
@@ -209,8 +209,11 @@ fn take_sampling(
     let typical_p = native::TYPICAL_P.take(fields)?;
     let seed = fields.take::<u64>("seed")?;
     let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
-    let samples = do_sample || temperature_samples || top_k > 0 || top_p.is_some() || typical_p.is_some();
-    let best_of = check_best_of(best_of, state.limits().max_best_of, samples, seed, route.streams)?;
+    let truncates = top_k > 0 || top_p.is_some() || typical_p.is_some();
+    let samples = do_sample || temperature_samples || truncates;
+    // A temperature of 1 passes for sampling here, though it chooses greedily.
+    let may_differ = samples || temperature.is_some();
+    let best_of = check_best_of(best_of, state.limits().max_best_of, may_differ, seed, route.streams)?;
     let sampling = Sampling {
         temperature: if samples { temperature.unwrap_or(1.0) } else { 0.0 },
         top_k,
@@ -227,18 +230,18 @@ fn take_sampling(
 fn check_best_of(
     best_of: Option<u64>,
     max_best_of: u64,
-    samples: bool,
+    may_differ: bool,
     seed: Option<u64>,
     streams: bool,
 ) -> Result<u32, ApiError> {
     let best_of = best_of.unwrap_or(1);
     let message = match best_of {
         1 => return Ok(1),
-        _ if max_best_of == 1 => "`best_of` != 1 is not allowed for this endpoint".to_owned(),
         _ if streams => "`best_of` != 1 is not supported when streaming tokens".to_owned(),
-        0 => format!("`best_of` must be > 0 and <= {max_best_of}. Given: 0"),
+        0 => return Ok(1),
+        _ if max_best_of == 1 => "`best_of` != 1 is not allowed for this endpoint".to_owned(),
         n if n > max_best_of => format!("`best_of` must be > 0 and <= {max_best_of}. Given: {n}"),
-        _ if !samples => "you must use sampling when `best_of` is > 1".to_owned(),
+        _ if !may_differ => "you must use sampling when `best_of` is > 1".to_owned(),
         _ if seed.is_some() => "`seed` must not be set when `best_of` > 1".to_owned(),
         n if n > u64::from(MAX_CHOICES) => format!("`best_of` must be > 0 and <= {MAX_CHOICES}. Given: {n}"),
         n => return Ok(n as u32),

@@ -159,7 +159,6 @@ async fn bad_values_are_refused_in_tgis_words() {
         (json!({ "top_n_tokens": 6 }), "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         (json!({ "truncate": 0 }), "`truncate` must be strictly positive and less than 2047. Given: 0"),
         (json!({ "truncate": 2048 }), "`truncate` must be strictly positive and less than 2047. Given: 2048"),
-        (json!({ "best_of": 0 }), "`best_of` must be > 0 and <= 2. Given: 0"),
         (json!({ "best_of": 3 }), "`best_of` must be > 0 and <= 2. Given: 3"),
         (json!({ "best_of": 2 }), "you must use sampling when `best_of` is > 1"),
         (json!({ "best_of": 2, "do_sample": true, "seed": 1 }), "`seed` must not be set when `best_of` > 1"),
@@ -226,6 +225,20 @@ async fn the_best_is_found_without_details_too() {
     let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
     let answer = server.generate("a", json!({ "best_of": 2, "do_sample": true, "max_new_tokens": 1 })).await;
     assert_eq!(answer.ok(), json!({ "generated_text": " world" }));
+}
+
+#[tokio::test]
+async fn best_of_zero_is_one_and_a_temperature_of_one_passes_for_sampling_as_in_tgi() {
+    let server = server(&[HELLO]).await;
+    let ask = async |parameters| server.generate("a", parameters).await.ok()["details"].clone();
+    let alone = ask(json!({ "best_of": 0, "max_new_tokens": 1, "details": true })).await;
+    assert!(alone.get("best_of_sequences").is_none());
+    let both = ask(json!({ "best_of": 2, "temperature": 1.0, "max_new_tokens": 1, "details": true })).await;
+    assert_eq!(both["best_of_sequences"][0]["generated_text"], "Hello");
+    assert!(both["seed"].is_null(), "both are greedy");
+    let streamed = json!({ "inputs": "a", "parameters": { "best_of": 0 } });
+    let message = server.post("/generate_stream", streamed).await.message();
+    assert_eq!(message, "Input validation error: `best_of` != 1 is not supported when streaming tokens");
 }
 
 #[tokio::test]
