@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(super) suspects: BTreeMap<RequestId, u32>,
     pub(super) in_flight: VecDeque<SentStep>,
     pub(super) num_answered: u64,
+    /// Answers since a step failed.
+    pub(super) num_good_steps: u64,
     /// What the dead group would have answered next; it must never count.
     pub(super) late: Option<StepResult>,
     /// Plans before this one fail because one before them has.
@@ -75,6 +77,7 @@ impl World {
             suspects: BTreeMap::new(),
             in_flight: VecDeque::new(),
             num_answered: 0,
+            num_good_steps: u64::MAX / 2,
             late: None,
             void_until: 0,
             now: Time(0),
@@ -227,6 +230,7 @@ impl World {
             sometimes!(self.coverage, record.is_unseated && new.num_computed_tokens == 0, ResumedWithoutHit);
             record.is_unseated = false;
         }
+        let released: Vec<RequestId> = plan.released.iter().map(|&gone| self.seated(gone)).collect();
         self.mirror.apply(&plan, self.num_answered, &mut self.coverage);
         let ids: Vec<RequestId> = plan.rows.iter().map(|row| self.seated(row.sequence)).collect();
         for (row, &id) in plan.rows.iter().zip(&ids) {
@@ -235,6 +239,7 @@ impl World {
             assert_eq!(row.flags.0 & !own, self.record(id).request.row_flags.0 & !own, "the request's flags");
         }
         self.check_company(&plan, &ids);
+        self.check_order(&plan, &ids, &released);
         self.cover_plan(&plan);
         if self.best.0.is_some_and(|best| ids.contains(&best)) {
             self.best.1 = 0;
@@ -265,6 +270,7 @@ impl World {
         self.cover_result(&step, &result);
         self.learn_lengths(&step, &result);
         self.num_answered += 1;
+        self.num_good_steps = if faults.step { 0 } else { self.num_good_steps + 1 };
         self.num_idle_answers += 1;
         self.best.1 += 1;
         self.scheduler.apply(&result, self.now, &mut self.events).expect("a right result");
