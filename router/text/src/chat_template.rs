@@ -140,9 +140,10 @@ impl ChatTemplate {
 }
 
 impl ChatTemplates {
-    /// The template for these inputs: `tool_use` when tools are given and it exists, else the default.
+    /// The template for these inputs: `tool_use` when tools are given (an empty list, too, as in transformers) and it
+    /// exists, else the default.
     pub fn select(&self, inputs: &ChatInputs) -> Result<&ChatTemplate, TextError> {
-        let tool_use = inputs.tools.as_ref().filter(|tools| !tools.is_empty()).and_then(|_| self.get("tool_use"));
+        let tool_use = inputs.tools.as_ref().and_then(|_| self.get("tool_use"));
         let Some(found) = tool_use.or_else(|| self.get("default")) else {
             let names: Vec<&str> = self.named.iter().map(|(name, _)| name.as_str()).collect();
             let names = names.join("`, `");

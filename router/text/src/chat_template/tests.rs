@@ -215,6 +215,18 @@ fn named_templates_are_chosen_by_what_the_request_has() {
 }
 
 #[test]
+fn an_empty_list_of_tools_is_rendered_as_transformers_renders_it() {
+    let no_tools = ChatInputs { tools: Some(Vec::new()), ..hello() };
+    let gguf = GgufWriter::tiny("smollm")
+        .string("tokenizer.chat_template", "plain")
+        .string("tokenizer.chat_template.tool_use", "tools {{ tools }}")
+        .write();
+    let text = load(&TextFiles { gguf: Some(gguf.path().to_owned()), ..TextFiles::default() });
+    assert_eq!(select(&text, &no_tools).unwrap(), "tools []");
+    assert_eq!(select(&text, &hello()).unwrap(), "plain");
+}
+
+#[test]
 fn templates_of_the_additional_folder_go_by_their_file_names() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
@@ -232,7 +244,6 @@ fn templates_of_the_additional_folder_go_by_their_file_names() {
     write("additional_chat_templates/README.md", "not one");
     let text = load(&files);
     assert_eq!(select(&text, &with_tools).unwrap(), "tools <|im_end|>");
-    assert_eq!(select(&text, &ChatInputs { tools: Some(Vec::new()), ..hello() }).unwrap(), "plain");
     assert_eq!(select(&text, &hello()).unwrap(), "plain");
     write("additional_chat_templates/default.jinja", "another");
     let error = ModelText::load(&files).unwrap_err().to_string();
