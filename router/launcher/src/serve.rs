@@ -175,9 +175,11 @@ async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedMode
 async fn load_text(info: &ModelInfo, settings: &Settings) -> Result<ModelText, ServeError> {
     let files = info.text_files(settings.model.tokenizer_config.as_deref());
     let loaded = tokio::task::spawn_blocking(move || ModelText::load(&files)).await;
-    loaded
-        .map_err(|error| ServeError::System { what: "reading the tokenizer", error: error.into() })?
-        .map_err(Into::into)
+    let text = loaded.map_err(|error| ServeError::System { what: "reading the tokenizer", error: error.into() })??;
+    if let Some(warning) = text.tokenizer.warning() {
+        tracing::warn!("{warning}");
+    }
+    Ok(text)
 }
 
 /// Until a signal, or until the workers will not come back.

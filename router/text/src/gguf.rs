@@ -16,6 +16,8 @@ const MAX_KEY_BYTES: u64 = 1 << 16;
 const MAX_STRING_BYTES: u64 = 1 << 24;
 const MAX_ARRAY_LEN: u64 = 1 << 24;
 const MAX_ARRAY_DEPTH: u32 = 4;
+/// All values together, as they lie in memory. Vocabularies of 256,000 tokens with their merges take 60 MiB.
+const MAX_KEPT_BYTES: u64 = 1 << 29;
 
 /// A metadata value, widened.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +46,8 @@ impl Metadata {
         let fail = |reason: String| TextError::File { path: path.to_owned(), reason };
         let file = File::open(path).map_err(|error| fail(error.to_string()))?;
         let len = file.metadata().map_err(|error| fail(error.to_string()))?.len();
-        let mut reader = Reader { input: BufReader::with_capacity(1 << 16, file), left: len };
+        let input = BufReader::with_capacity(1 << 16, file);
+        let mut reader = Reader { input, left: len, max_kept: MAX_KEPT_BYTES };
         let values = reader.header().map_err(fail)?;
         Ok(Self { path: path.to_owned(), values })
     }
@@ -153,12 +156,24 @@ impl Kind {
             Self::Array => 12,
         }
     }
+
+    /// What an element of a kept array takes in memory, a string without its characters.
+    fn kept_bytes(self) -> u64 {
+        match self {
+            Self::Unsigned(_) | Self::Signed(_) => size_of::<i64>() as u64,
+            Self::Float(4) => size_of::<f32>() as u64,
+            Self::String => size_of::<String>() as u64,
+            Self::Float(_) | Self::Bool | Self::Array => 0,
+        }
+    }
 }
 
 /// Reads little-endian values, never past the end of the file.
 struct Reader<R> {
     input: R,
     left: u64,
+    /// What may still be kept in memory.
+    max_kept: u64,
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -207,6 +222,7 @@ impl<R: Read + Seek> Reader<R> {
 
     fn array(&mut self) -> Result<Value, String> {
         let (kind, len) = self.array_head()?;
+        self.keep(len as u64 * kind.kept_bytes())?;
         match kind {
             Kind::String => {
                 let mut items = Vec::with_capacity(len);
@@ -235,6 +251,14 @@ impl<R: Read + Seek> Reader<R> {
                 Ok(Value::Other)
             }
         }
+    }
+
+    /// Counts what is about to be kept.
+    fn keep(&mut self, bytes: u64) -> Result<(), String> {
+        let left = self.max_kept.checked_sub(bytes);
+        self.max_kept =
+            left.ok_or_else(|| format!("the header's values exceed the limit of {MAX_KEPT_BYTES} bytes"))?;
+        Ok(())
     }
 
     fn array_head(&mut self) -> Result<(Kind, usize), String> {
@@ -298,6 +322,7 @@ impl<R: Read + Seek> Reader<R> {
         if len > self.left {
             return Err(format!("string of `{len}` bytes is longer than the rest of the file"));
         }
+        self.keep(len)?;
         let mut bytes = vec![0; len as usize];
         self.fill(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| "string is not UTF-8".to_owned())

@@ -1,5 +1,7 @@
 //! Everything textual about one model, read from the files that came with it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +12,9 @@ use crate::end_tokens::EndTokens;
 use crate::error::TextError;
 use crate::gguf::Metadata;
 use crate::tokenizer::{Tokenizer, added_token};
+
+/// The longest file that is read whole; the `tokenizer.json` of 256,000 tokens has 33 MB.
+const MAX_FILE_BYTES: u64 = 1 << 28;
 
 /// Where a model's text files lie, as `forebay_worker model-info` found them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,7 +102,22 @@ pub(crate) fn read_json(path: Option<&Path>) -> Result<Option<Value>, TextError>
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<String, TextError> {
-    std::fs::read_to_string(path).map_err(|error| TextError::file(path, error))
+    String::from_utf8(read_bytes(path)?).map_err(|_| TextError::file(path, "the file is not UTF-8"))
+}
+
+/// A whole file, within bounds.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, TextError> {
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+fn read_at_most(path: &Path, max_bytes: u64) -> Result<Vec<u8>, TextError> {
+    let fail = |error: std::io::Error| TextError::file(path, error);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(fail)?.take(max_bytes + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(TextError::file(path, format!("the file exceeds the limit of {max_bytes} bytes")));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -136,6 +156,13 @@ mod tests {
         let text = ModelText::load(&TextFiles { gguf: Some(gguf.path().to_owned()), ..TextFiles::default() }).unwrap();
         assert_eq!(text.end_token_ids, [3, text.tokenizer.token_to_id("<|im_end|>").unwrap()]);
         assert!(text.chat_templates.is_none());
+    }
+
+    #[test]
+    fn a_file_that_never_ends_is_refused() {
+        let error = read_at_most(Path::new("/dev/zero"), 1 << 12).unwrap_err().to_string();
+        assert_eq!(error, "`/dev/zero`: the file exceeds the limit of 4096 bytes");
+        assert_eq!(read_at_most(write_file(b"1234").path(), 4).unwrap(), b"1234");
     }
 
     #[test]

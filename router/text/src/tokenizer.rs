@@ -25,6 +25,7 @@ use tokenizers::{AddedToken, OffsetReferential, OffsetType};
 use crate::detokenizer::TextBuilder;
 use crate::error::TextError;
 use crate::gguf::Metadata;
+use crate::model_text::read_bytes;
 use bpe::Bpe;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
@@ -41,6 +42,7 @@ pub struct Tokenizer {
     by_hand: Option<ByHand>,
     bos_token: Option<String>,
     eos_token: Option<String>,
+    warning: Option<String>,
 }
 
 /// Encoding without the crate's pre-tokenizer and post-processor.
@@ -73,8 +75,7 @@ pub struct Encoding {
 impl Tokenizer {
     /// Reads `tokenizer.json`.
     pub fn from_json(path: &Path) -> Result<Self, TextError> {
-        let bytes = std::fs::read(path).map_err(|error| TextError::file(path, error))?;
-        Self::parse_json(&bytes, path)
+        Self::parse_json(&read_bytes(path)?, path)
     }
 
     /// Parses the content of a `tokenizer.json`.
@@ -98,13 +99,14 @@ impl Tokenizer {
 
     fn parse_json(bytes: &[u8], path: &Path) -> Result<Self, TextError> {
         let json: Value = serde_json::from_slice(bytes).map_err(|error| TextError::file(path, error))?;
+        from_json::check_ids(&json["model"]["vocab"]).map_err(|reason| TextError::file(path, reason))?;
         let decoder = TokenDecoder::from_json(&json["decoder"], path)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| TextError::file(path, error))?;
         // A file may carry the truncation and padding of somebody's training run.
         inner.with_truncation(None).map_err(|error| TextError::file(path, error))?.with_padding(None);
         let pieces = Pieces::from_tokenizer(&inner, &decoder, path)?;
         let by_hand = from_json::by_hand(&json, &inner);
-        Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None })
+        Ok(Self { inner, pieces, by_hand, bos_token: None, eos_token: None, warning: None })
     }
 
     /// Names the beginning and end tokens, as `tokenizer_config.json` does; `None` leaves the name as it is.
@@ -243,6 +245,11 @@ impl Tokenizer {
     /// The end-of-sequence token's name, for templates.
     pub fn eos_token(&self) -> Option<&str> {
         self.eos_token.as_deref()
+    }
+
+    /// What the operator should know of this tokenizer: it works, and yet something is wrong with its file.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// The bytes that a token adds to a text.

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Cursor;
 
 use super::*;
 use crate::test_gguf::{GgufWriter, write_file};
@@ -58,6 +59,21 @@ fn lengths_beyond_the_file_are_refused_before_memory_is_taken() {
     let mut many_keys = GgufWriter::new().bytes(3);
     many_keys[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(error_of(&many_keys).contains("metadata keys exceed the limit of 65536"));
+}
+
+#[test]
+fn what_a_header_keeps_in_memory_is_bounded_as_a_whole() {
+    // Ten bytes become ten integers of eight.
+    let bytes = |body: &mut Vec<u8>| body.extend([7; 10]);
+    let header = GgufWriter::new().array("tokenizer.x", 0, 10, bytes).array("tokenizer.y", 0, 10, bytes).bytes(3);
+    let read = |max_kept: u64| {
+        let mut reader = Reader { input: Cursor::new(&header), left: header.len() as u64, max_kept };
+        reader.header()
+    };
+    let keys = 2 * "tokenizer.x".len() as u64;
+    assert!(read(keys + 160).is_ok());
+    let error = read(keys + 159).unwrap_err();
+    assert_eq!(error, "key `tokenizer.y`: the header's values exceed the limit of 536870912 bytes");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::charsmap::Charsmap;
 use super::decoder::TokenDecoder;
 use super::pre::{self, Alphabet, Bos, Whole};
 use super::spm::{SPACE, Spm};
-use super::unigram::{MAX_TOKEN_BYTES, Spaces, Unigram};
+use super::unigram::{Spaces, Unigram};
 use super::words::Words;
 use super::{ByHand, Method, Tokenizer, byte_level};
 use crate::error::TextError;
@@ -21,7 +21,10 @@ use vocab::{Defaults, Edges, Vocab};
 pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let Some(model) = metadata.string("tokenizer.ggml.model")? else { return Err(TextError::NoTokenizer) };
     match model {
-        "gpt2" => build_bpe(metadata, metadata.string("tokenizer.ggml.pre")?.unwrap_or("(none)")),
+        "gpt2" => match metadata.string("tokenizer.ggml.pre")?.filter(|pre| !pre.is_empty()) {
+            Some(pre) => build_bpe(metadata, pre),
+            None => Ok(Tokenizer { warning: Some(no_pre(metadata)), ..build_bpe(metadata, pre::DEFAULT)? }),
+        },
         "gemma4" => build_bpe(metadata, pre::GEMMA4),
         "llama" => build_spm(metadata),
         "t5" => build_unigram(metadata),
@@ -30,6 +33,15 @@ pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
             Err(TextError::Unsupported { path, what, name: model.to_owned() })
         }
     }
+}
+
+/// llama.cpp goes on and warns too.
+fn no_pre(metadata: &Metadata) -> String {
+    let path = metadata.path().display();
+    format!(
+        "`{path}`: key `tokenizer.ggml.pre` is missing; text is cut by llama.cpp's `default` rules, so prompts may become \
+         other ids than in training and answers worse; convert the model again, or serve a folder with its `tokenizer.json`"
+    )
 }
 
 fn build_bpe(metadata: &Metadata, pre: &str) -> Result<Tokenizer, TextError> {
@@ -81,11 +93,6 @@ fn build_spm(metadata: &Metadata) -> Result<Tokenizer, TextError> {
 fn build_unigram(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let vocab = Vocab::read(metadata)?;
     let scores = vocab.scores(metadata)?;
-    if let Some((token, _)) = vocab.iter().find(|(token, _)| token.len() > MAX_TOKEN_BYTES) {
-        let (token, len) = (token.chars().take(20).collect::<String>(), token.len());
-        let reason = format!("`tokenizer.ggml.tokens`: `{token}…` has `{len}` bytes; the limit is {MAX_TOKEN_BYTES}");
-        return Err(metadata.error(reason));
-    }
     let key = "tokenizer.ggml.precompiled_charsmap";
     let charsmap: Vec<u8> = metadata.ints(key)?.unwrap_or_default().iter().map(|&byte| byte as u8).collect();
     let charsmap = if charsmap.is_empty() { Ok(Charsmap::default()) } else { Charsmap::parse(&charsmap) };
@@ -121,7 +128,7 @@ fn finish(
         offsets: true,
     };
     let (bos_token, eos_token) = (name(edges.bos), name(edges.eos));
-    Ok(Tokenizer { inner, pieces: vocab.pieces(decoder), by_hand: Some(by_hand), bos_token, eos_token })
+    Ok(Tokenizer { inner, pieces: vocab.pieces(decoder), by_hand: Some(by_hand), bos_token, eos_token, warning: None })
 }
 
 /// The merges as pairs with their joint token.

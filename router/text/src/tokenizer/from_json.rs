@@ -7,8 +7,22 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::bpe::{Bpe, Symbols};
+use super::pieces::MAX_VOCAB;
 use super::words::Words;
 use super::{ByHand, Method, byte_level};
+
+/// Refuses a vocabulary whose ids are no ids, are beyond all bounds, or stand for two tokens.
+pub(super) fn check_ids(vocab: &Value) -> Result<(), String> {
+    let mut tokens = HashMap::new();
+    for (token, id) in vocab.as_object().into_iter().flatten() {
+        let valid = id.as_u64().filter(|&id| id < MAX_VOCAB as u64);
+        let id = valid.ok_or_else(|| format!("token `{token}` has the id `{id}`; ids are 0 to {}", MAX_VOCAB - 1))?;
+        if let Some(other) = tokens.insert(id, token) {
+            return Err(format!("tokens `{other}` and `{token}` have the same id {id}"));
+        }
+    }
+    Ok(())
+}
 
 /// The way of a whole `tokenizer.json`, parsed as `inner` too; `None` leaves it to the crate.
 pub(super) fn by_hand(json: &Value, inner: &tokenizers::Tokenizer) -> Option<ByHand> {

@@ -6,7 +6,7 @@ use super::decoder::TokenDecoder;
 use crate::error::TextError;
 
 /// Ids above this are a broken file: the table would be mostly holes.
-const MAX_VOCAB: usize = 1 << 24;
+pub(super) const MAX_VOCAB: usize = 1 << 24;
 
 /// What a decoder drops at the beginning of a text (`SentencePiece` puts a space there when it encodes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,8 @@ use super::words::expressions::{
     YOUTU_SCRIPTS,
 };
 
+/// What llama.cpp takes where a header names none.
+pub(super) const DEFAULT: &str = "default";
 /// The name that `tokenizer.ggml.model` = `gemma4` stands for.
 pub(super) const GEMMA4: &str = "gemma4";
 
@@ -75,7 +77,7 @@ const fn metaspace(names: &'static [&'static str]) -> PreTokenizer {
 
 #[rustfmt::skip]
 const TABLE: &[PreTokenizer] = &[
-    cut(&["default"], &[DEFAULT_MARKS, GPT2, NUMBERS, DIGITS_BY_THREE]),
+    cut(&[DEFAULT], &[DEFAULT_MARKS, GPT2, NUMBERS, DIGITS_BY_THREE]),
     cut(
         &[
             "gpt-2", "phi-2", "mpt", "olmo", "jais", "a.x-4.0", "mellum", "gigachat", "exaone4", "trillion",

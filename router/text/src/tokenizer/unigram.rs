@@ -12,8 +12,6 @@ use super::spm::SPACE;
 
 /// An unknown character costs so much more than the worst token.
 const UNKNOWN_PENALTY: f32 = 10.0;
-/// Time is in proportion to the text and to the longest token: one like this is no word.
-pub(super) const MAX_TOKEN_BYTES: usize = 1 << 10;
 
 /// A vocabulary with what is done to a text before.
 #[derive(Debug)]

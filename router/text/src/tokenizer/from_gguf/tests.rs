@@ -89,10 +89,26 @@ fn broken_unigram_headers_name_their_key() {
     assert!(error(map).ends_with(expected));
     let header = GgufWriter::new().string("tokenizer.ggml.model", "t5");
     let long = header.strings("tokenizer.ggml.tokens", &["a".to_owned(), "b".repeat(2000)]);
-    assert!(
-        error(long.floats("tokenizer.ggml.scores", &[0.0, 0.0])).contains("`bbbbbbbbbbbbbbbbbbbb…` has `2000` bytes")
-    );
+    let expected = "`tokenizer.ggml.tokens`: element 1 has `2000` bytes; the limit is 1024";
+    assert!(error(long.floats("tokenizer.ggml.scores", &[0.0, 0.0])).ends_with(expected));
     let header = GgufWriter::new().string("tokenizer.ggml.model", "t5");
     let nan = header.strings("tokenizer.ggml.tokens", &["a".to_owned()]).floats("tokenizer.ggml.scores", &[f32::NAN]);
     assert!(error(nan).ends_with("`tokenizer.ggml.scores`: element 0 is no number"));
+}
+
+#[test]
+fn a_header_without_a_pre_tokenizer_is_cut_by_default_and_warns() {
+    let header = |pre: &str| GgufWriter::tiny(pre);
+    let cut = |tokenizer: &crate::Tokenizer| tokenizer.encode_ids("Hello, the 1234567", true).unwrap();
+    let (default, none) = (gguf(&header("default")).unwrap(), gguf(&header("")).unwrap());
+    assert_eq!(cut(&none), cut(&default));
+    assert_eq!(default.warning(), None);
+    let warning = none.warning().unwrap();
+    assert!(
+        warning.contains("key `tokenizer.ggml.pre` is missing; text is cut by llama.cpp's `default` rules"),
+        "{warning}"
+    );
+    let tokens =
+        GgufWriter::new().string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", &["a".to_owned()]);
+    assert!(gguf(&tokens).unwrap().warning().is_some());
 }

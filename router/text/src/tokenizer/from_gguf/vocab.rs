@@ -18,6 +18,8 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
+/// The longest token of a `SentencePiece` vocabulary; they stop at 16 characters unless a user defined others.
+const MAX_SCORED_BYTES: usize = 1 << 10;
 
 /// The tokens of a header with their types.
 pub(super) struct Vocab<'m> {
@@ -85,7 +87,7 @@ impl<'m> Vocab<'m> {
         self.kind(id as usize) == USER_DEFINED
     }
 
-    /// One score for each token.
+    /// One score for each token. What goes by score looks at every token's beginning again and again, so none is long.
     pub(super) fn scores(&self, metadata: &'m Metadata) -> Result<&'m [f32], TextError> {
         let scores = metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default();
         if scores.len() != self.tokens.len() {
@@ -94,6 +96,12 @@ impl<'m> Vocab<'m> {
         }
         if let Some(id) = scores.iter().position(|score| score.is_nan()) {
             return Err(metadata.error(format!("`tokenizer.ggml.scores`: element {id} is no number")));
+        }
+        if let Some((token, id)) = self.iter().find(|(token, _)| token.len() > MAX_SCORED_BYTES) {
+            let len = token.len();
+            let reason =
+                format!("`tokenizer.ggml.tokens`: element {id} has `{len}` bytes; the limit is {MAX_SCORED_BYTES}");
+            return Err(metadata.error(reason));
         }
         Ok(scores)
     }

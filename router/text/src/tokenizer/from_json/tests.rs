@@ -104,3 +104,17 @@ fn offsets_stay_inside_the_text_and_on_characters() {
         }
     }
 }
+
+#[test]
+fn ids_that_are_none_or_belong_to_two_tokens_are_refused() {
+    let error = |vocab: Value| {
+        let json =
+            json!({"version": "1.0", "model": {"type": "BPE", "vocab": vocab, "merges": []}, "added_tokens": []});
+        Tokenizer::from_json_bytes(json.to_string().as_bytes()).unwrap_err().to_string()
+    };
+    let expect = |reason: &str| format!("`tokenizer.json`: {reason}");
+    assert_eq!(error(json!({"a": -1})), expect("token `a` has the id `-1`; ids are 0 to 16777215"));
+    assert_eq!(error(json!({"a": 1.5})), expect("token `a` has the id `1.5`; ids are 0 to 16777215"));
+    assert_eq!(error(json!({"a": 1 << 24})), expect("token `a` has the id `16777216`; ids are 0 to 16777215"));
+    assert_eq!(error(json!({"a": 0, "b": 0})), expect("tokens `a` and `b` have the same id 0"));
+}
