@@ -10,6 +10,9 @@ import torch
 
 from forebay_worker.sampling.rows import I64, SamplingRows
 
+# What is stronger could overflow, and would choose no other token.
+_STRONGEST = np.float32(1e9)
+
 
 def apply_repetition_penalty(logits_RV: torch.Tensor, rows: SamplingRows) -> None:
     """Divide positive logits of known tokens by the row's penalty, multiply negative ones. Modifies `logits_RV`.
@@ -22,7 +25,8 @@ def apply_repetition_penalty(logits_RV: torch.Tensor, rows: SamplingRows) -> Non
     device = logits_RV.device
     rows_P1 = torch.from_numpy(penalised_P).to(device)[:, None]
     ids_PL = torch.from_numpy(_known_ids(rows, penalised_P)).to(device)
-    penalty_P1 = torch.from_numpy(rows.repetition_penalty_R[penalised_P]).to(device)[:, None]
+    penalty_P = rows.repetition_penalty_R[penalised_P].clip(1 / _STRONGEST, _STRONGEST)
+    penalty_P1 = torch.from_numpy(penalty_P).to(device)[:, None]
     scores_PL = logits_RV[rows_P1, ids_PL]
     logits_RV[rows_P1, ids_PL] = torch.where(scores_PL < 0, scores_PL * penalty_P1, scores_PL / penalty_P1)
 

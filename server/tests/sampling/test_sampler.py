@@ -193,3 +193,39 @@ def test_the_best_token_is_the_first_of_equals(vocab_size: int):
     expected = [int(torch.nonzero(row == row.max())[0]) for row in logits]
     assert ids.tolist() == expected
     assert torch.equal(values, logits.amax(-1))
+
+
+def test_rows_with_top_p_and_rows_with_typical_p_and_none_with_min_p_share_a_step():
+    logits = random_logits(4)
+    processed = logits.clone()
+    options = {"top_p": np.float32([0.5, 0.5, 1.0, 1.0]), "typical_p": np.float32([0.7, 1.0, 0.7, 1.0])}
+    sample(processed, make_rows(4, **options))
+    for row in range(4):
+        own = logits[row : row + 1].clone()
+        sample(own, make_rows(1, **{name: column[row] for name, column in options.items()}))
+        assert torch.equal(processed[row], own[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1e-30},
+        {"temperature": 1e-40, "top_k": 50, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.9},
+        {"temperature": 1e30},
+        {"temperature": 3e38, "top_p": 0.5, "typical_p": 0.5},
+        {"repetition_penalty": 1e-38},
+        {"repetition_penalty": 3e38},
+        {"temperature": 1e-30, "repetition_penalty": 1e-38, "frequency_penalty": -2.0},
+        {"top_p": 1e-40},
+        {"top_k": 2**31 - 1},
+    ],
+)
+def test_the_ends_of_every_range_yield_a_token(options: dict[str, float]):
+    """The least temperature overflowed the logits, and the row was reported as damaged weights."""
+    logits = random_logits(3, scale=10.0)
+    expected = logits.argmax(-1)
+    token_ids = np.tile(expected.numpy().astype(np.int32)[:, None], (1, 8))
+    ids = sample(logits, make_rows(3, token_ids=token_ids, **options))
+    assert (ids >= 0).all()
+    if options.get("temperature", 1.0) < 1.0 and "repetition_penalty" not in options:
+        assert ids.tolist() == expected.tolist()

@@ -49,14 +49,15 @@ def mass_window(logits_RV: Tensor, floors_R: Tensor, centres_R: Tensor, shares_R
         shares_R: float32 above 0; 1 or more keeps all at or above the floor.
 
     Returns:
-        Lows and highs, each float32 [R]: keep where `low <= logit <= high`.
+        Lows and highs, each float32 [R] and contiguous: keep where `low <= logit <= high`.
 
     Raises:
         ValueError: for a shape that does not fit. TypeError: for a dtype.
     """
     if not runs_native(logits_RV):
         return mass_window_reference(logits_RV, floors_R, centres_R, shares_R)
-    low_R, high_R = library.mass_window(logits_RV, floors_R, centres_R, shares_R).unbind(1)
+    # Each contiguous: a low is the floor of the next cut.
+    low_R, high_R = library.mass_window(logits_RV, floors_R, centres_R, shares_R).t().contiguous()
     return low_R, high_R
 
 
