@@ -15,9 +15,8 @@ class GgufLinear:
     """A LinearMethod over forebay_kernels' quantized product; segments may differ in type."""
 
     def __init__(self, segments: Sequence[StoredTensor], dtype: torch.dtype, device: torch.device) -> None:
-        """Stack `segments` (equal columns) by rows. Raises: ValueError for a device without the kernel."""
-        if device.type != "cpu":
-            raise ValueError(f"device is `{device}`: quantized GGUF weights are supported on cpu")
+        """Stack `segments` (equal columns) by rows; `device` is the CPU."""
+        assert device.type == "cpu", f"no packed product on {device}"
         self._dtype = dtype
         self._weight = pack(
             [(torch.from_numpy(segment.data).contiguous(), segment.storage.name) for segment in segments],

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from forebay_kernels.native import native_serves
 from forebay_worker.quantization.method import LinearMethod
 from forebay_worker.weights.stored import FLOAT_TYPES, QUANTIZED_TYPES, StoredTensor
 
 _UNQUANTIZED = "forebay_worker.quantization.unquantized:UnquantizedLinear"
 _GGUF = "forebay_worker.quantization.gguf:GgufLinear"
+_DEQUANTIZED = "forebay_worker.quantization.dequantized:DequantizedLinear"
 
 SCHEMES = {
     **{storage.name: _UNQUANTIZED for storage in FLOAT_TYPES},
@@ -23,13 +25,18 @@ SCHEMES = {
 
 
 def linear_method(segments: Sequence[StoredTensor], dtype: torch.dtype, device: torch.device) -> LinearMethod:
-    """The matrix of `segments` stacked by rows, in `dtype` where it is not quantized."""
+    """The matrix of `segments` stacked by rows; in `dtype`, but for what is quantized and can be multiplied packed."""
+    if not native_serves(device) and any(segment.storage.is_quantized for segment in segments):
+        return _made(_DEQUANTIZED, segments, dtype, device)
     groups = [list(group) for _, group in itertools.groupby(segments, lambda one: SCHEMES[one.storage.name])]
-    parts: list[LinearMethod] = []
-    for group in groups:
-        module, _, name = SCHEMES[group[0].storage.name].partition(":")
-        parts.append(getattr(importlib.import_module(module), name)(group, dtype, device))
+    parts = [_made(SCHEMES[group[0].storage.name], group, dtype, device) for group in groups]
     return parts[0] if len(parts) == 1 else StackedLinear(parts)
+
+
+def _made(scheme: str, segments: Sequence[StoredTensor], dtype: torch.dtype, device: torch.device) -> LinearMethod:
+    module, _, name = scheme.partition(":")
+    method: LinearMethod = getattr(importlib.import_module(module), name)(segments, dtype, device)
+    return method
 
 
 class StackedLinear:

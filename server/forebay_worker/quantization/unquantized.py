@@ -31,9 +31,12 @@ class UnquantizedLinear:
         self._weight_NK = torch.empty(num_rows, segments[0].num_columns, dtype=dtype, device=device)
         start = 0
         for segment in segments:
-            raw = torch.from_numpy(segment.data).contiguous().view(TORCH_DTYPES[segment.storage.name])
-            self._weight_NK[start : start + segment.num_rows].copy_(raw)
+            self._fill(self._weight_NK[start : start + segment.num_rows], segment)
             start += segment.num_rows
+
+    def _fill(self, rows_NK: Tensor, segment: StoredTensor) -> None:
+        raw = torch.from_numpy(segment.data).contiguous()
+        rows_NK.copy_(raw.view(TORCH_DTYPES[segment.storage.name]))
 
     def apply(self, x_TK: Tensor) -> Tensor:
         """See LinearMethod."""
