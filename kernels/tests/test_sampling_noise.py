@@ -6,6 +6,8 @@ import torch
 from forebay_kernels import force_torch
 from forebay_kernels.ops import sampling_noise
 from forebay_kernels.ops.sampling_noise import (
+    argmax,
+    argmax_reference,
     gumbel_argmax,
     gumbel_argmax_reference,
     gumbel_argmax_torch,
@@ -72,6 +74,24 @@ def test_minus_infinity_never_wins_and_a_hopeless_row_yields_minus_one(instructi
     assert gumbel_argmax(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
     assert gumbel_argmax_reference(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
     assert gumbel_argmax_torch(logits_RV, seeds_R, seeds_R).tolist() == [42, -1, -1, -1]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 100, 128, 1000, 49152])
+def test_the_best_token_is_the_first_of_equals(instruction_set, num_tokens):
+    logits_RV = (noise(5, num_tokens, seed=num_tokens) * 2).round()
+    expected = [int(torch.nonzero(row == row.max())[0]) for row in logits_RV]
+    assert argmax(logits_RV).tolist() == expected
+    assert argmax_reference(logits_RV).tolist() == expected
+
+
+def test_a_row_that_has_no_best_token_yields_minus_one(instruction_set):
+    logits_RV = torch.full((4, 300), float("-inf"))
+    logits_RV[0, 257] = -1e30
+    logits_RV[1] = 0.0
+    logits_RV[1, 7] = float("nan")
+    logits_RV[2, 3] = float("inf")
+    assert argmax(logits_RV).tolist() == [257, -1, -1, -1]
+    assert argmax_reference(logits_RV).tolist() == [257, -1, -1, -1]
 
 
 def test_of_equal_sums_the_lowest_index_wins_by_torch_too(monkeypatch):

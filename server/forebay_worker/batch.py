@@ -17,6 +17,9 @@ from forebay_worker.plan import PlanError, RowFlag, SequenceError, StepPlan
 from forebay_worker.sequences import I64, SequenceTable
 
 _NOT_BUILT = RowFlag.NEEDS_MASK | RowFlag.POOLED_OUTPUT
+# Plain numbers: an enum's operators cost more than those of the arrays that they meet.
+_SAMPLES, _LOGPROBS, _LAST_CHUNK = int(RowFlag.SAMPLES), int(RowFlag.LOGPROBS), int(RowFlag.LAST_CHUNK)
+_PROMPT_LOGPROBS, _NOT_BUILT_BITS = int(RowFlag.PROMPT_LOGPROBS), int(_NOT_BUILT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +64,16 @@ def check_rows(plan: StepPlan, table: SequenceTable) -> None:
     if not slots.size:
         raise PlanError("the plan has no row, expected at least one")
     table.check_tenants(slots, plan.row_epochs, "row of")
-    if np.unique(slots).size != slots.size:
-        raise PlanError("a sequence has two rows, expected one")
     decodes = slots[: plan.num_decodes]
-    if (np.diff(decodes) <= 0).any():
+    # Each look at an array costs about a microsecond: ascending slots differ, so that only chunks need be compared.
+    is_ascending = bool((decodes[1:] > decodes[:-1]).all())
+    if (decodes.size < slots.size or not is_ascending) and np.unique(slots).size != slots.size:
+        raise PlanError("a sequence has two rows, expected one")
+    if not is_ascending:
         raise PlanError("the decodes are not by ascending slot")
     if not plan.row_num_tokens.all():
         raise PlanError("a row has no token, expected at least one")
-    if (plan.row_num_tokens[: plan.num_decodes] != 1).any():
+    if plan.row_num_tokens[: plan.num_decodes].max(initial=1) > 1:
         raise PlanError("a decode has more than one token: this worker has no drafts")
     limit = table.capabilities.max_plan_tokens
     if (total := int(plan.row_num_tokens.sum())) > limit:
@@ -80,12 +85,14 @@ def build_batch(plan: StepPlan, table: SequenceTable) -> Batch:
 
     Raises: PlanError where a row does not agree with what its sequence holds.
     """
-    all_slots = plan.row_slots.astype(np.int64)
-    computes = ~table.failed[all_slots]
-    num_decodes = int(np.count_nonzero(computes[: plan.num_decodes]))
-    slots_S = all_slots[computes]
-    num_tokens_S = plan.row_num_tokens[computes].astype(np.int64)
-    flags_S = plan.row_flags[computes]
+    slots_S, num_tokens_S, flags_S = plan.row_slots.astype(np.int64), plan.row_num_tokens, plan.row_flags
+    num_decodes, errors = plan.num_decodes, []
+    if table.errors:
+        computes = ~table.failed[slots_S]
+        errors = [table.errors[slot] for slot in slots_S[~computes].tolist()]
+        num_decodes = int(np.count_nonzero(computes[:num_decodes]))
+        slots_S, num_tokens_S, flags_S = slots_S[computes], num_tokens_S[computes], flags_S[computes]
+    num_tokens_S = num_tokens_S.astype(np.int64)
     starts_S = table.num_computed[slots_S]
     ends_S = starts_S + num_tokens_S
     _check_lengths(table, slots_S, ends_S, num_decodes)
@@ -93,9 +100,11 @@ def build_batch(plan: StepPlan, table: SequenceTable) -> Batch:
 
     cu_seqlens_S1 = np.zeros(slots_S.size + 1, np.int64)
     np.cumsum(num_tokens_S, out=cu_seqlens_S1[1:])
-    slots_T = np.repeat(slots_S, num_tokens_S)
-    positions_T = np.arange(slots_T.size, dtype=np.int64) + np.repeat(starts_S - cu_seqlens_S1[:-1], num_tokens_S)
-    samples = (flags_S & RowFlag.SAMPLES) != 0
+    slots_T, positions_T = slots_S, starts_S
+    if num_decodes < slots_S.size:
+        slots_T = np.repeat(slots_S, num_tokens_S)
+        positions_T = np.arange(slots_T.size, dtype=np.int64) + np.repeat(starts_S - cu_seqlens_S1[:-1], num_tokens_S)
+    samples = (flags_S & _SAMPLES) != 0
     return Batch(
         slots_S=slots_S,
         ends_S=ends_S,
@@ -104,19 +113,18 @@ def build_batch(plan: StepPlan, table: SequenceTable) -> Batch:
         metadata=_metadata(table, slots_S, ends_S, cu_seqlens_S1, _slot_mapping(table, slots_T, positions_T)),
         sample_slots_R=slots_S[samples],
         sample_tokens_R=cu_seqlens_S1[1:][samples] - 1,
-        wants_logprobs_R=(flags_S[samples] & RowFlag.LOGPROBS) != 0,
+        wants_logprobs_R=(flags_S[samples] & _LOGPROBS) != 0,
         prompt_spans=_prompt_spans(table, slots_S, starts_S, cu_seqlens_S1, flags_S),
-        errors=[table.errors[slot] for slot in all_slots[~computes].tolist()],
+        errors=errors,
     )
 
 
 def _check_lengths(table: SequenceTable, slots_S: I64, ends_S: I64, num_decodes: int) -> None:
     """A decode computes the one sampled token whose KV is missing; a chunk computes ids that the router gave."""
-    decodes = slots_S[:num_decodes]
-    sampled = table.num_known[decodes] > table.num_given[decodes]
-    bad_S = np.empty(slots_S.size, np.bool_)
-    bad_S[:num_decodes] = ~sampled | (ends_S[:num_decodes] != table.num_known[decodes])
-    bad_S[num_decodes:] = ends_S[num_decodes:] > table.num_given[slots_S[num_decodes:]]
+    bad_S = ends_S > table.num_given[slots_S]
+    # So far true where a decode computes a sampled token, as it must.
+    is_right = bad_S[:num_decodes] & (ends_S[:num_decodes] == table.num_known[slots_S[:num_decodes]])
+    bad_S[:num_decodes] = ~is_right
     if bad_S.any():
         row = int(np.flatnonzero(bad_S)[0])
         slot, kind = int(slots_S[row]), "decode" if row < num_decodes else "chunk"
@@ -138,18 +146,18 @@ def _check_flags(
     table: SequenceTable, slots_S: I64, ends_S: I64, flags_S: npt.NDArray[np.uint32], num_decodes: int
 ) -> None:
     """Flags are the router's word; they are compared with the lengths only to find a broken router early."""
-    if (flags_S & _NOT_BUILT).any():
+    if (flags_S & _NOT_BUILT_BITS).any():
         raise PlanError(f"a row asks for {_NOT_BUILT.name}, which this worker's features do not name")
     last_S = ends_S == table.num_known[slots_S]
-    if (((flags_S & RowFlag.SAMPLES) != 0) & ~last_S).any():
+    if (((flags_S & _SAMPLES) != 0) & ~last_S).any():
         raise PlanError("a row samples that does not hold its sequence's last known token")
-    if (((flags_S & RowFlag.LAST_CHUNK) != 0) != last_S)[num_decodes:].any():
+    if num_decodes < slots_S.size and (((flags_S & _LAST_CHUNK) != 0) != last_S)[num_decodes:].any():
         raise PlanError("a chunk's LAST_CHUNK flag does not agree with its sequence's length")
 
 
 def _input_ids(table: SequenceTable, slots_T: I64, positions_T: I64, num_decodes: int) -> torch.Tensor:
     """Decodes read the device's last sampled token, chunks the ids that the router gave."""
-    decoded = table.last_token_S[_tensor(table, slots_T[:num_decodes])]
+    decoded = table.last_token_S.index_select(0, _tensor(table, slots_T[:num_decodes]))
     if num_decodes == slots_T.size:
         return decoded
     given = table.token_ids[slots_T[num_decodes:], positions_T[num_decodes:]].astype(np.int64)
@@ -183,7 +191,7 @@ def _prompt_spans(
 ) -> list[PromptSpan]:
     """The state at position p predicts the token at p + 1, so long as that one is still prompt."""
     spans = []
-    for row in np.flatnonzero(flags_S & RowFlag.PROMPT_LOGPROBS).tolist():
+    for row in (flags_S & _PROMPT_LOGPROBS).nonzero()[0].tolist():
         slot, start, first = int(slots_S[row]), int(starts_S[row]), int(cu_seqlens_S1[row])
         stop = min(start + int(cu_seqlens_S1[row + 1]) - first, int(table.num_prompt[slot]) - 1)
         if stop > start:

@@ -89,6 +89,7 @@ class Executor:
         self._kv_cache = kv_cache
         self._group = group
         self._table = SequenceTable(capabilities, torch.device(capabilities.device))
+        self._sampling_columns: tuple[tuple[int, bytes], SamplingRows] | None = None
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan, queued_us: int = 0) -> StepResult:
@@ -161,12 +162,20 @@ class Executor:
         if self._group.rank != 0:
             empty_R = torch.empty(logits_RV.shape[0], dtype=torch.int64, device=logits_RV.device)
             return self._group.broadcast(empty_R), None
-        rows = sampling_rows(self._table, batch)
+        rows = self._sampling_rows(batch)
         processed_R = self._table.processed_logprobs[batch.sample_slots_R]
         wants_raw = bool((batch.wants_logprobs_R & ~processed_R).any())
         raw_RV = logits_RV.clone() if wants_raw and not rows.is_plain_greedy else logits_RV
         ids_R = self._group.broadcast(sample(logits_RV, rows))
         return ids_R, self._logprobs(batch, raw_RV, logits_RV, ids_R) if batch.wants_logprobs_R.any() else None
+
+    def _sampling_rows(self, batch: Batch) -> SamplingRows:
+        """As `sampling_rows`; what does not change from one decode to the next is kept."""
+        key = (self._table.num_added, batch.sample_slots_R.tobytes())
+        if self._sampling_columns is None or self._sampling_columns[0] != key:
+            self._sampling_columns = (key, sampling_rows(self._table, batch))
+            return self._sampling_columns[1]
+        return at_their_positions(self._sampling_columns[1], self._table)
 
     def _logprobs(
         self, batch: Batch, raw_RV: torch.Tensor, processed_RV: torch.Tensor, ids_R: torch.Tensor
@@ -259,11 +268,8 @@ def _with_logprobs(
 def sampling_rows(table: SequenceTable, batch: Batch) -> SamplingRows:
     """The sampling columns of the step's sampling rows."""
     slots_R: I64 = batch.sample_slots_R
-    positions_R = table.num_known[slots_R]
-    num_prompt_R = table.num_prompt[slots_R]
-    short_R = positions_R - num_prompt_R < table.min_new_tokens[slots_R]
     slots = list(enumerate(slots_R.tolist()))
-    return SamplingRows(
+    rows = SamplingRows(
         temperature_R=table.temperature[slots_R],
         top_k_R=table.top_k[slots_R],
         top_p_R=table.top_p[slots_R],
@@ -274,17 +280,26 @@ def sampling_rows(table: SequenceTable, batch: Batch) -> SamplingRows:
         presence_penalty_R=table.presence_penalty[slots_R],
         tgi_frequency_penalty_R=table.tgi_frequency_penalty[slots_R],
         seeds_R=table.seed[slots_R].view(np.int64),
-        positions_R=positions_R,
-        num_prompt_R=num_prompt_R,
+        positions_R=table.num_known[slots_R],
+        num_prompt_R=table.num_prompt[slots_R],
         slots_R=slots_R,
         token_ids_SL=table.token_ids,
-        end_token_ids={row: table.end_token_ids[int(slots_R[row])] for row in np.flatnonzero(short_R).tolist()},
+        end_token_ids={},
         logit_bias={row: table.logit_bias[slot] for row, slot in slots if slot in table.logit_bias},
         allowed_token_ids={
             row: table.allowed_token_ids[slot] for row, slot in slots if slot in table.allowed_token_ids
         },
         bad_words={row: table.bad_words[slot] for row, slot in slots if slot in table.bad_words},
     )
+    return at_their_positions(rows, table)
+
+
+def at_their_positions(rows: SamplingRows, table: SequenceTable) -> SamplingRows:
+    """The same rows with what depends on how long their sequences have become."""
+    positions_R = table.num_known[rows.slots_R]
+    short_R = positions_R - rows.num_prompt_R < table.min_new_tokens[rows.slots_R]
+    end_token_ids = {row: table.end_token_ids[int(rows.slots_R[row])] for row in short_R.nonzero()[0].tolist()}
+    return dataclasses.replace(rows, positions_R=positions_R, end_token_ids=end_token_ids)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -45,6 +45,8 @@ class SequenceTable:
         self.block_tables = np.zeros((slots, -(-longest // capabilities.block_size)), np.int32)
         self.token_ids = np.zeros((slots, capabilities.max_sequence_tokens + 1), np.int32)
         self.last_token_S = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.num_added = 0
+        """Sequences so far: as long as it stays, so does what slots hold of a request."""
 
         self.temperature = np.zeros(slots, np.float32)
         self.top_k = np.zeros(slots, np.int64)
@@ -88,9 +90,9 @@ class SequenceTable:
         """Raises: PlanError unless every (slot, epoch) is the tenant of its slot."""
         if slots.size and slots.max() >= self.taken.size:
             raise PlanError(f"{what} slot `{slots.max()}`, expected less than {self.taken.size}")
-        wrong = np.flatnonzero(~self.taken[slots] | (self.epochs[slots] != epochs))
-        if wrong.size:
-            slot, epoch = int(slots[wrong[0]]), int(epochs[wrong[0]])
+        wrong = ~self.taken[slots] | (self.epochs[slots] != epochs)
+        if wrong.any():
+            slot, epoch = int(slots[wrong][0]), int(epochs[wrong][0])
             holder = f"epoch `{self.epochs[slot]}`" if self.taken[slot] else "no sequence"
             raise PlanError(f"{what} slot `{slot}` epoch `{epoch}`, which holds {holder}")
 
@@ -105,6 +107,7 @@ class SequenceTable:
     def _add(self, new: NewSequence) -> None:
         slot, known = new.slot, new.token_ids.size
         self._check_new(new)
+        self.num_added += 1
         self.taken[slot] = True
         self.epochs[slot] = new.epoch
         self.num_prompt[slot] = new.num_prompt_tokens

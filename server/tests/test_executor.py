@@ -64,6 +64,19 @@ def test_a_slot_is_released_and_taken_in_one_plan():
     assert ids_of(result)[0] == generate(PROMPT, 1)[0]
 
 
+def test_the_next_tenant_of_a_slot_samples_by_its_own_options():
+    executor, plans = make_executor(), Plans()
+    options = [{"temperature": 1.5, "seed": 3}, {"temperature": 1.5, "seed": 4}, {}]
+    texts = []
+    for epoch, sampling in enumerate(options, start=1):
+        released = [(0, epoch - 1)] if epoch > 1 else []
+        new = new_sequence(0, PROMPT, [epoch * 4 + block for block in range(4)], epoch=epoch, **sampling)
+        results = [executor.execute(plans(released=released, new=[new], chunks=[(0, epoch, len(PROMPT), LAST)]))]
+        results += [executor.execute(plans(decodes=[(0, epoch, S)])) for _ in range(3)]
+        texts.append([ids_of(result)[0] for result in results])
+    assert texts == [generate(PROMPT, 4, **sampling) for sampling in options]
+
+
 @pytest.mark.parametrize(
     "sampling",
     [

@@ -1,4 +1,4 @@
-//! The crossing of `gumbel_argmax`, `token_logprobs`, `logsumexp`.
+//! The crossing of `gumbel_argmax`, `argmax`, `token_logprobs`, `logsumexp`.
 
 use crate::instruction_set::current;
 use crate::invalid;
@@ -24,6 +24,18 @@ pub(crate) fn gumbel_argmax<'py>(
     let out = Tensor::new(&ids, "ids")?.slice_mut(&[])?;
     let (logits, seeds, positions, set) = (logits.rows()?, seeds.slice()?, positions.slice()?, current());
     py.detach(|| core::gumbel_argmax(logits, seeds, positions, out, set)).map_err(invalid)?;
+    Ok(ids)
+}
+
+/// The best token of each row.
+#[pyfunction]
+pub(crate) fn argmax<'py>(py: Python<'py>, logits: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let logits = Tensor::new(logits, "logits")?;
+    let [num_rows, _] = logits.shape()?;
+    let ids = empty(py, DType::I64, &[num_rows])?;
+    let out = Tensor::new(&ids, "ids")?.slice_mut(&[])?;
+    let (logits, set) = (logits.rows()?, current());
+    py.detach(|| core::argmax(logits, out, set)).map_err(invalid)?;
     Ok(ids)
 }
 

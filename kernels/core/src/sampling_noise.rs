@@ -41,6 +41,19 @@ pub fn gumbel_argmax(
     Ok(())
 }
 
+/// The index of each row's largest logit, of equals the lowest; -1 for a row without a finite maximum, or with a NaN.
+pub fn argmax(logits: Rows<'_, f32>, ids: &mut [i64], set: InstructionSet) -> Result<(), KernelError> {
+    check_count("ids", logits.num_rows(), ids.len())?;
+    for_each_row(logits, ids, |_, logits| {
+        let best = set.vectorize(
+            #[inline(always)]
+            || largest(logits),
+        );
+        best.map_or(-1, |(index, _)| index as i64)
+    });
+    Ok(())
+}
+
 /// The log-probability of one token a row: `logits[r, ids[r]] - logsumexp(logits[r])`.
 pub fn token_logprobs(
     logits: Rows<'_, f32>,
@@ -162,7 +175,11 @@ fn largest(logits: &[f32]) -> Option<(usize, f32)> {
     if has_nan.contains(&true) || !largest.is_finite() {
         return None;
     }
-    logits.iter().position(|logit| *logit == largest).map(|index| (index, largest))
+    // By chunks first: a search that may stop at every element does not vectorize.
+    let has_largest = |chunk: &[f32]| chunk.iter().filter(|logit| **logit == largest).count() > 0;
+    let chunk = logits.chunks(4 * LANES).position(has_largest)?;
+    let start = chunk * 4 * LANES;
+    logits[start..].iter().position(|logit| *logit == largest).map(|index| (start + index, largest))
 }
 
 /// One pass over memory: each chunk is read for its maximum, then again from the cache for its sum.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +59,7 @@ class SamplingRows:
             or self.tgi_frequency_penalty_R.any()
         )
 
-    @property
+    @functools.cached_property
     def is_plain_greedy(self) -> bool:
         """Whether the best of the model's own logits is the answer for every row."""
         return not (self.temperature_R.any() or self.has_masks or self.has_penalties)

@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forebay_kernels.ops.sampling_noise import gumbel_argmax
+from forebay_kernels.ops.sampling_noise import argmax, gumbel_argmax
 from forebay_worker.sampling.allowed_token_ids import keep_allowed_tokens
 from forebay_worker.sampling.bad_words import forbid_bad_words
 from forebay_worker.sampling.frequency_penalty import apply_frequency_penalty
-from forebay_worker.sampling.greedy import best_token
 from forebay_worker.sampling.logit_bias import add_logit_bias
 from forebay_worker.sampling.min_new_tokens import forbid_end_tokens
 from forebay_worker.sampling.presence_penalty import apply_presence_penalty
@@ -25,6 +24,7 @@ from forebay_worker.sampling.temperature import apply_temperature
 from forebay_worker.sampling.tgi_frequency_penalty import apply_tgi_frequency_penalty
 from forebay_worker.sampling.truncation import truncate
 
+# What the kernels say of such a row.
 NUMERICAL_FAILURE = -1
 NOTHING_LEFT = -2
 
@@ -48,13 +48,13 @@ def sample(logits_RV: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
     Returns: int64 [R]; `NUMERICAL_FAILURE` where a row's logits are NaN or infinite, `NOTHING_LEFT` where its own
     masks forbid every token.
     """
-    best_R, ids_R = best_token(logits_RV)
-    sound_R = torch.isfinite(best_R)
-    if not rows.is_plain_greedy:
-        if not bool(sound_R.all()):
-            logits_RV[~sound_R] = 0.0
-        ids_R = _choose(logits_RV, rows)
-    return torch.where(sound_R, ids_R, NUMERICAL_FAILURE)
+    ids_R = argmax(logits_RV)
+    if rows.is_plain_greedy:
+        return ids_R
+    sound_R = ids_R >= 0
+    if not bool(sound_R.all()):
+        logits_RV[~sound_R] = 0.0
+    return torch.where(sound_R, _choose(logits_RV, rows), NUMERICAL_FAILURE)
 
 
 def _choose(logits_RV: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
@@ -63,8 +63,8 @@ def _choose(logits_RV: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
     draws_D = np.flatnonzero(rows.temperature_R)
     if draws_D.size == rows.temperature_R.size and not rows.has_masks:
         return _draw(logits_RV, rows, draws_D)
-    best_R, ids_R = best_token(logits_RV)
-    left_R = best_R > -torch.inf
+    ids_R = argmax(logits_RV)
+    left_R = ids_R >= 0
     if not bool(left_R.all()):
         # No number may come of such a row, and its log-probabilities are nobody's.
         logits_RV[~left_R] = 0.0

@@ -18,7 +18,6 @@ from transformers.generation.logits_process import (
 )
 
 from forebay_kernels.ops.sampling_noise import gumbel_argmax
-from forebay_worker.sampling.greedy import best_token
 from forebay_worker.sampling.rows import SamplingRows
 from forebay_worker.sampling.sampler import NUMERICAL_FAILURE, sample
 
@@ -184,15 +183,6 @@ def test_top_p_finds_its_mass_in_flat_and_in_sharp_rows():
     sample(logits, make_rows(2, top_p=0.9))
     assert abs(int((logits[0] > -torch.inf).sum()) - int(0.9 * V)) <= 2
     assert 200 < int((logits[1] > -torch.inf).sum()) < 260
-
-
-@pytest.mark.parametrize("vocab_size", [128, 384, 100, 1, 49152])
-def test_the_best_token_is_the_first_of_equals(vocab_size: int):
-    logits = (random_logits(5, vocab_size, seed=vocab_size) * 2).round()
-    values, ids = best_token(logits)
-    expected = [int(torch.nonzero(row == row.max())[0]) for row in logits]
-    assert ids.tolist() == expected
-    assert torch.equal(values, logits.amax(-1))
 
 
 def test_rows_with_top_p_and_rows_with_typical_p_and_none_with_min_p_share_a_step():

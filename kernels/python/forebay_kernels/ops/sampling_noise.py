@@ -101,6 +101,29 @@ def _noise(seeds: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
     return -(-((counter[0].double() + 0.5) / 2.0**32).log()).log()
 
 
+def argmax(logits_RV: Tensor) -> Tensor:
+    """Return the index of each row's largest logit, of equals the lowest.
+
+    Args:
+        logits_RV: float32, rows contiguous (the row stride is free).
+
+    Returns:
+        int64 [R]; -1 for a row without a finite maximum or with a NaN.
+
+    Raises:
+        ValueError: for a shape that does not fit. TypeError: for a dtype.
+    """
+    if not runs_native(logits_RV):
+        return argmax_reference(logits_RV)
+    return library.argmax(logits_RV)
+
+
+def argmax_reference(logits_RV: Tensor) -> Tensor:
+    """Compute what `argmax` computes with torch operators, on any device."""
+    best = logits_RV.max(dim=1)
+    return torch.where(best.values.isfinite(), best.indices, -1)
+
+
 def token_logprobs(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
     """Return the log-probability of one token a row: `logits[r, ids[r]] - logsumexp(logits[r])`.
 
