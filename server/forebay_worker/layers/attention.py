@@ -67,3 +67,39 @@ class NormedQueryKeyAttention(GroupedQueryAttention):
 
     def _key(self, k_TKD: Tensor) -> Tensor:
         return self.key_norm(k_TKD, None)[0]
+
+
+class JointlyNormedAttention(GroupedQueryAttention):
+    """The same with all heads of queries, and all of keys, normalized as one vector: OLMo 2's."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Read this rank's heads, and their part of the norms' weights."""
+        super().__init__(spec, loader, backend)
+        self._query_norm = JointNorm(loader, "attention.query_norm", spec.num_heads, spec)
+        self._key_norm = JointNorm(loader, "attention.key_norm", spec.num_kv_heads, spec)
+
+    def _query(self, q_THD: Tensor) -> Tensor:
+        return self._query_norm(q_THD)
+
+    def _key(self, k_TKD: Tensor) -> Tensor:
+        return self._key_norm(k_TKD)
+
+
+class JointNorm:
+    """Root-mean-square norm over the heads of all ranks, each of which holds some."""
+
+    def __init__(self, loader: LayerLoader, role: str, num_heads: int, spec: DecoderSpec) -> None:
+        """Read the weight, of which this rank's heads are used."""
+        own, width = loader.group.shard(num_heads), spec.head_dim
+        self._group = loader.group
+        self._weight_HD = loader.vector(role, num_heads * width).view(num_heads, width)[own.start : own.stop]
+        # Heads that several ranks hold are summed as often.
+        self._num_summed = len(own) * loader.group.world_size * width
+        self._eps = spec.norm_eps
+
+    def __call__(self, x_THD: Tensor) -> Tensor:
+        """A new tensor; float32 inside."""
+        wide_THD = x_THD.float()
+        squares_T = self._group.all_reduce(wide_THD.pow(2).sum(dim=(1, 2)))
+        scale_T = (squares_T / self._num_summed + self._eps).rsqrt()
+        return (wide_THD * scale_T[:, None, None] * self._weight_HD.float()).to(x_THD.dtype)

@@ -45,12 +45,12 @@ class TokenEmbedding:
 
 
 class ScaledTokenEmbedding(TokenEmbedding):
-    """The same times the root of the model width, as Gemma does."""
+    """The same times a factor."""
 
     def __init__(self, spec: DecoderSpec, loader: LayerLoader, shard: VocabShard) -> None:
         """The factor is rounded to the model's dtype, as it was in training."""
         super().__init__(spec, loader, shard)
-        self._factor = torch.tensor(spec.hidden_size**0.5, dtype=loader.dtype, device=loader.group.device)
+        self._factor = torch.tensor(spec.embedding_scale, dtype=loader.dtype, device=loader.group.device)
 
     def __call__(self, ids_T: Tensor, positions_T: Tensor) -> Tensor:
         """See TokenEmbedding."""
@@ -82,6 +82,18 @@ class VocabParallelHead:
         shard = self._shard
         logits = shard.group.all_gather_last_dim(shard.method.apply(hidden_RD))
         return logits[:, : shard.vocab_size].float()
+
+
+class ScaledHead(VocabParallelHead):
+    """The same, each logit times a factor."""
+
+    def __init__(self, spec: DecoderSpec, shard: VocabShard) -> None:
+        super().__init__(spec, shard)
+        self._factor = spec.logits_scale
+
+    def __call__(self, hidden_RD: Tensor) -> Tensor:
+        """float32 [R, V] on every rank, padding cut off."""
+        return super().__call__(hidden_RD).mul_(self._factor)
 
 
 class SoftcappedHead(VocabParallelHead):

@@ -66,6 +66,8 @@ def fused_attention(norm: Norm, attention: GroupedQueryAttention) -> FusedAttent
     qkv, output, parameters = attention.qkv, attention.output, attention.parameters
     if not isinstance(norm, RmsNorm) or not isinstance(attention.backend, CpuPaged) or not attention.is_rotary:
         return None
+    if type(attention) not in (GroupedQueryAttention, NormedQueryKeyAttention):
+        return None
     if qkv.packed is None or output.packed is None:
         return None
     head_norm_weights = None

@@ -47,3 +47,40 @@ class SandwichNormBlock(PreNormBlock):
         attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
         fed_TD, residual_TD = self._mlp(self._attention_output_norm(attended_TD, None)[0], residual_TD)
         return self._mlp_output_norm(fed_TD, None)[0], residual_TD
+
+
+class ScaledPreNormBlock(PreNormBlock):
+    """x + s * attention(norm(x)), then x + s * mlp(norm(x)): Granite's. Source: arXiv 2408.13359 (µP)."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Build the components that the description names."""
+        super().__init__(spec, loader, backend)
+        self._scale = spec.residual_scale
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
+        attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
+        fed_TD, residual_TD = self._mlp(attended_TD * self._scale, residual_TD)
+        return fed_TD * self._scale, residual_TD
+
+
+class PostNormBlock:
+    """x + norm(attention(x)), then x + norm(mlp(x)). Source: OLMo 2, arXiv 2501.00656."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Build the components that the description names."""
+        norm = resolve(spec.norm)
+        self._attention = resolve(spec.attention)(spec, loader, backend)
+        self._attention_norm = norm(loader, "attention.output_norm", spec.hidden_size, spec.norm_eps)
+        self._mlp = resolve(spec.mlp)(spec, loader)
+        self._mlp_norm = norm(loader, "mlp.output_norm", spec.hidden_size, spec.norm_eps)
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
+        x_TD = x_TD if residual_TD is None else residual_TD + x_TD
+        x_TD = x_TD + self._attention_norm(self._attention(x_TD, kv, step), None)[0]
+        return self._mlp_norm(self._mlp(x_TD), None)[0], x_TD

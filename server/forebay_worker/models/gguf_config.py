@@ -52,8 +52,9 @@ class GgufConfig:
         return self.file.number(f"{self.architecture}.{key}", default)
 
     def require(self, key: str, supported: int) -> None:
-        """Refuse an integer other than `supported`; absent passes."""
-        value = self.integer(key, supported)
+        """Refuse a value other than `supported`; absent passes."""
+        self._read.add(key)
+        value = self.file.metadata.get(f"{self.architecture}.{key}", supported)
         if value != supported:
             raise ModelRefusedError(
                 f"`{self.architecture}.{key}` of `{self.file.path}` is `{value}`, which is not supported; "

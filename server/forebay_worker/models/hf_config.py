@@ -88,11 +88,16 @@ class HfConfig:
                 f"`{key}` of `{self.path}` is `{json.dumps(value)}`, which is not supported; supported: {allowed}"
             )
 
-    def integers(self, key: str) -> list[int]:
-        """A list of integers; empty when absent or null. Raises: ModelRefusedError naming key and value."""
+    def integers(self, key: str, length: int | None = None) -> list[int]:
+        """A list of integers, `length` of them; empty when absent or null.
+
+        Raises: ModelRefusedError naming key and value.
+        """
         value = self.fields.get(key) or []
         if not isinstance(value, list) or not all(isinstance(one, int) for one in value):
             raise ModelRefusedError(f"`{key}` of `{self.path}` is `{value}`, expected a list of integers")
+        if value and length is not None and len(value) != length:
+            raise ModelRefusedError(f"`{key}` of `{self.path}` has `{len(value)}` numbers, expected `{length}`")
         return value
 
     def rope(self, head_dim: int, default_theta: float = 10000.0) -> RopeSpec:

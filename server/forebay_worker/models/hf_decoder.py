@@ -7,7 +7,7 @@ from typing import Any
 
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.spec import DecoderSpec, ExpertsSpec, LayerSpec
-from forebay_worker.weights.names import WeightName, biases, divided_by_layer, hf_decoder_names
+from forebay_worker.weights.names import MLP_ROLES, WeightName, biases, divided_by_layer, hf_decoder_names
 
 DENSE_MLP = "forebay_worker.layers.mlp:SwiGluMlp"
 QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
@@ -51,13 +51,15 @@ def hf_decoder(
 
 
 def hf_names(config: HfConfig, attention_bias: bool = False) -> dict[str, WeightName]:
-    """Names of a decoder of Llama's shape, whose attention has biases if `attention_bias` of the configuration says so.
+    """Names of a decoder of Llama's shape, with the biases that `attention_bias` and `mlp_bias` announce.
 
-    `attention_bias`: for a configuration that does not.
+    `attention_bias`: for a configuration that does not say.
     """
     names = hf_decoder_names()
     if config.flag("attention_bias", attention_bias):
         names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
+    if config.flag("mlp_bias", False):
+        names |= biases(names, *MLP_ROLES)
     return names
 
 

@@ -21,14 +21,18 @@ FAMILIES = {
     "Gemma2ForCausalLM": _HOME + "gemma2",
     "Gemma3ForCausalLM": _HOME + "gemma3",
     "Gemma3ForConditionalGeneration": _HOME + "gemma3:from_multimodal_config",
+    "GraniteForCausalLM": _HOME + "granite",
     "LlamaForCausalLM": _HOME + "llama",
     "MistralForCausalLM": _HOME + "mistral",
     "MixtralForCausalLM": _HOME + "mixtral",
+    "Olmo2ForCausalLM": _HOME + "olmo2",
     "Phi3ForCausalLM": _HOME + "phi3",
     "Qwen2ForCausalLM": _HOME + "qwen2",
     "Qwen2MoeForCausalLM": _HOME + "qwen2_moe",
     "Qwen3ForCausalLM": _HOME + "qwen3",
     "Qwen3MoeForCausalLM": _HOME + "qwen3_moe",
+    "SmolLM3ForCausalLM": _HOME + "smollm3",
+    "Starcoder2ForCausalLM": _HOME + "starcoder2",
 }
 """`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`, or the name of another."""
 
@@ -37,12 +41,16 @@ GGUF_FAMILIES = {
     "gemma2": _HOME + "gemma2",
     "gemma3": _HOME + "gemma3",
     "gpt2": _HOME + "gpt2",
+    "granite": _HOME + "granite",
     "llama": _HOME + "llama",
+    "olmo2": _HOME + "olmo2",
     "phi3": _HOME + "phi3",
     "qwen2": _HOME + "qwen2",
     "qwen2moe": _HOME + "qwen2_moe",
     "qwen3": _HOME + "qwen3",
     "qwen3moe": _HOME + "qwen3_moe",
+    "smollm3": _HOME + "smollm3",
+    "starcoder2": _HOME + "starcoder2",
 }
 """`general.architecture` of a GGUF file -> module with `from_gguf(GgufConfig) -> DecoderSpec`."""
 

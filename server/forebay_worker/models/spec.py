@@ -80,7 +80,7 @@ class LayerSpec:
     """What differs between the layers of one model."""
 
     rope: RopeSpec | None
-    """None: positions are learned embeddings."""
+    """None: positions are learned embeddings, or the layer takes no notice of them."""
     window: int = 0
     """Tokens that a query sees, its own included; 0: all."""
     mlp: str | None = None
@@ -124,6 +124,12 @@ class DecoderSpec:
     """Starts of names of tensors of what is not served: a multimodal model's other towers."""
     attention_scale: float | None = None
     """Multiplied with the scores; None: head_dim ** -0.5."""
+    embedding_scale: float = 1.0
+    """Of embeddings, for a component that scales them."""
+    residual_scale: float = 1.0
+    """Of what each half of a block adds, for a block that scales it."""
+    logits_scale: float = 1.0
+    """Of logits, for a head that scales them."""
     attention_softcap: float = 0.0
     """Bound of attention scores; 0: none."""
     final_softcap: float = 0.0

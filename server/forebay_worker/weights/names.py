@@ -74,6 +74,11 @@ def biases(names: Mapping[str, WeightName], *roles: str) -> dict[str, WeightName
     return named({f"{role}.bias": names[role].template.removesuffix("weight") + "bias" for role in roles})
 
 
+def without(names: Mapping[str, WeightName], *roles: str) -> dict[str, WeightName]:
+    """Names of a model that lacks some roles."""
+    return {role: name for role, name in names.items() if role not in roles}
+
+
 def merged(
     template: str,
     num_rows: Mapping[str, int],
@@ -106,7 +111,7 @@ def divided_by_layer(
     } | of_dense
 
 
-def undo_adjacent_rotary(head_dim: int) -> Arrangement:
+def undo_adjacent_rotary(head_dim: int, rotary_dim: int | None = None) -> Arrangement:
     """Rows of a query or key weight whose heads were interleaved for rotation of adjacent pairs, put in our order.
 
     llama.cpp stores row 2i + j of a head where transformers has row j * head_dim / 2 + i. Whole rows move, so
@@ -114,8 +119,11 @@ def undo_adjacent_rotary(head_dim: int) -> Arrangement:
     """
 
     def arrange(tensor: StoredTensor) -> StoredTensor:
-        order = np.arange(tensor.num_rows).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
-        return tensor.reorder_rows(order)
+        order_HD = np.arange(tensor.num_rows).reshape(-1, head_dim)
+        turning_HR = order_HD[:, :rotary_dim]
+        pairs_HR2 = turning_HR.reshape(len(order_HD), -1, 2)
+        order_HD[:, : turning_HR.shape[1]] = pairs_HR2.swapaxes(1, 2).reshape(turning_HR.shape)
+        return tensor.reorder_rows(order_HD.reshape(-1))
 
     return arrange
 

@@ -21,7 +21,7 @@ NAMES = {
     "down_proj": "ffn_down", "qkv_proj": "attn_qkv", "gate_up_proj": "ffn_up", "gate": "ffn_gate_inp",
     "shared_expert_gate": "ffn_gate_inp_shexp", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
     "wte": "token_embd", "wpe": "position_embd", "ln_1": "attn_norm", "ln_2": "ffn_norm", "ln_f": "output_norm",
-    "c_attn": "attn_qkv", "c_fc": "ffn_up", "norm": "output_norm",
+    "c_attn": "attn_qkv", "c_fc": "ffn_up", "norm": "output_norm", "c_proj": "ffn_down",
 }  # fmt: skip
 
 KEYS = {
@@ -35,7 +35,11 @@ KEYS = {
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
-    "attention.layer_norm_epsilon": ("layer_norm_epsilon",),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "norm_epsilon"),
+    "attention.scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "logit_scale": ("logits_scaling", "logit_scale"),
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
     "vocab_size": ("vocab_size",),
@@ -128,8 +132,8 @@ def _converted(
 def _name(hf_name: str, architecture: str) -> str:
     layer = re.search(r"\.(?:layers|h)\.(\d+)\.", hf_name)
     *_, last, kind = hf_name.split(".")
-    name = "ffn_down" if "mlp.c_proj" in hf_name else "attn_output" if "attn.c_proj" in hf_name else NAMES[last]
-    if architecture in ("gemma2", "gemma3") and last == "post_attention_layernorm":
+    name = "attn_output" if "attn.c_proj" in hf_name else NAMES[last]
+    if architecture in ("gemma2", "gemma3", "olmo2") and last == "post_attention_layernorm":
         name = "post_attention_norm"
     name += "_exps" if "experts." in hf_name and "shared" not in hf_name else ""
     name += "_shexp" if "shared_expert." in hf_name else ""
@@ -141,7 +145,7 @@ def _changed(hf_name: str, values: np.ndarray, architecture: str, config: dict) 
         return values + 1
     if architecture == "gpt2" and ".c_" in hf_name and hf_name.endswith("weight"):
         return values.T
-    if architecture == "llama" and re.search(r"\.[qk]_proj\.", hf_name):
+    if architecture in ("llama", "granite", "smollm3") and re.search(r"\.[qk]_proj\.", hf_name):
         heads = config["num_attention_heads" if ".q_proj." in hf_name else "num_key_value_heads"]
         return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
     return values[0] if "shared_expert_gate" in hf_name else values

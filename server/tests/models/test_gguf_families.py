@@ -26,6 +26,7 @@ CASES = {
         {**GEMMA, "query_pre_attn_scalar": 16, "num_hidden_layers": 7},
     ),
     "gpt2": ("gpt2", "GPT2LMHeadModel", TINY_CONFIGS["GPT2LMHeadModel"]),
+    "granite": ("granite", "GraniteForCausalLM", TINY_CONFIGS["GraniteForCausalLM"]),
     "llama": ("llama", "LlamaForCausalLM", {**TINY, "attention_bias": True}),
     "llama, linear rope": ("llama", "LlamaForCausalLM", {**TINY, "rope_parameters": LINEAR}),
     "llama, yarn rope": ("llama", "LlamaForCausalLM", {**TINY, "rope_parameters": YARN}),
@@ -35,6 +36,7 @@ CASES = {
         {**TINY, "rope_parameters": {**YARN, "beta_fast": 16.0, "beta_slow": 2.0}},
     ),
     "llama with experts": ("llama", "MixtralForCausalLM", TINY_CONFIGS["MixtralForCausalLM"]),
+    "olmo2": ("olmo2", "Olmo2ForCausalLM", TINY_CONFIGS["Olmo2ForCausalLM"]),
     "phi3": ("phi3", "Phi3ForCausalLM", TINY_CONFIGS["Phi3ForCausalLM"]),
     "phi3, longrope": (
         "phi3",
@@ -50,6 +52,8 @@ CASES = {
     "qwen2": ("qwen2", "Qwen2ForCausalLM", TINY_CONFIGS["Qwen2ForCausalLM"]),
     "qwen2moe": ("qwen2moe", "Qwen2MoeForCausalLM", TINY_CONFIGS["Qwen2MoeForCausalLM"]),
     "qwen3": ("qwen3", "Qwen3ForCausalLM", TINY_CONFIGS["Qwen3ForCausalLM"]),
+    "smollm3": ("smollm3", "SmolLM3ForCausalLM", TINY_CONFIGS["SmolLM3ForCausalLM"]),
+    "starcoder2": ("starcoder2", "Starcoder2ForCausalLM", {**TINY, "sliding_window": None}),
     "qwen3moe": ("qwen3moe", "Qwen3MoeForCausalLM", {**TINY, **EXPERTS, "head_dim": 16}),
 }
 

@@ -70,14 +70,24 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         },
         "mm_tokens_per_image": 4,
     },
+    "GraniteForCausalLM": {
+        **TINY,
+        "embedding_multiplier": 6.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 2.0,
+    },
     "LlamaForCausalLM": TINY,
     "MistralForCausalLM": {**TINY, "sliding_window": WINDOW},
     "MixtralForCausalLM": {**TINY, "num_local_experts": 5, "num_experts_per_tok": 2},
+    "Olmo2ForCausalLM": {**TINY, "pad_token_id": 0},
     "Phi3ForCausalLM": {**TINY, "sliding_window": WINDOW, "pad_token_id": 0},
     "Qwen2ForCausalLM": TINY,
     "Qwen2MoeForCausalLM": {**TINY, **EXPERTS, "norm_topk_prob": False, "shared_expert_intermediate_size": 32},
     "Qwen3ForCausalLM": {**TINY, "head_dim": 16},
     "Qwen3MoeForCausalLM": {**TINY, **EXPERTS, "head_dim": 16},
+    "SmolLM3ForCausalLM": {**TINY, "num_hidden_layers": 4, "pad_token_id": 0},
+    "Starcoder2ForCausalLM": {**TINY, "sliding_window": WINDOW},
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -120,6 +130,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3MoeForCausalLM",
         {**TINY, **EXPERTS, "head_dim": 16, "num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
     ),
+    "smollm3, windows without positions": (
+        "SmolLM3ForCausalLM",
+        {
+            **TINY,
+            "no_rope_layers": [0, 1],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "starcoder2, no biases of matrices": ("Starcoder2ForCausalLM", {**TINY, "use_bias": False}),
     "gemma3, stretched": (
         "Gemma3ForCausalLM",
         {

@@ -32,6 +32,7 @@ def gemma_fields(config: HfConfig, num_kv_heads: int) -> dict[str, Any]:
     return {
         **COMPONENTS,
         "norm": UNIT_OFFSET_NORM,
+        "embedding_scale": config.integer("hidden_size") ** 0.5,
         "head_dim": config.integer("head_dim", 256),
         "num_kv_heads": config.integer("num_key_value_heads", num_kv_heads),
         "tied_head": config.flag("tie_word_embeddings", True),
@@ -41,4 +42,9 @@ def gemma_fields(config: HfConfig, num_kv_heads: int) -> dict[str, Any]:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `gemma`. Raises: ModelRefusedError for what is not built."""
-    return gguf_decoder(config, "GemmaForCausalLM", gguf_decoder_names(config), **COMPONENTS)
+    return gguf_decoder(config, "GemmaForCausalLM", gguf_decoder_names(config), **gguf_fields(config))
+
+
+def gguf_fields(config: GgufConfig) -> dict[str, Any]:
+    """DecoderSpec's fields that files of Gemma 1 to 3 share."""
+    return {**COMPONENTS, "embedding_scale": config.integer("embedding_length") ** 0.5}

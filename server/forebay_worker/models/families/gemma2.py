@@ -56,12 +56,17 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
         "Gemma2ForCausalLM",
         gguf_decoder_names(config) | named(GGUF_OUTPUT_NORMS),
         [0 if layer % 2 else window for layer in range(config.num_layers)],
-        **COMPONENTS,
+        **gguf_fields(config),
         head=SOFTCAPPED_HEAD,
         final_softcap=config.number("final_logit_softcapping", 30.0),
         attention_softcap=config.number("attn_logit_softcapping", 50.0),
         attention_scale=gguf_attention_scale(config, 46),
     )
+
+
+def gguf_fields(config: GgufConfig) -> dict[str, Any]:
+    """DecoderSpec's fields that files of Gemma 2 and 3 share."""
+    return {**gemma.gguf_fields(config), **COMPONENTS}
 
 
 def gguf_attention_scale(config: GgufConfig, num_layers_of_27b: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from forebay_worker.models.families.gemma2 import COMPONENTS, gemma_fields, gemma_names, gguf_attention_scale
+from forebay_worker.models.families.gemma2 import gemma_fields, gemma_names, gguf_attention_scale, gguf_fields
 from forebay_worker.models.families.qwen3 import ATTENTION, HEAD_NORMS
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.gguf_decoder import GGUF_HEAD_NORMS, GGUF_OUTPUT_NORMS, gguf_decoder, gguf_decoder_names
@@ -88,7 +88,7 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
         config,
         "Gemma3ForCausalLM",
         gguf_decoder_names(config) | named(GGUF_HEAD_NORMS) | named(GGUF_OUTPUT_NORMS),
-        **COMPONENTS,
+        **gguf_fields(config),
         layers=tuple(layers),
         attention=ATTENTION,
         attention_scale=gguf_attention_scale(config, 62),

@@ -10,7 +10,7 @@ from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
 from forebay_worker.models.spec import DecoderSpec, LayerSpec
-from forebay_worker.weights.names import WeightName, biases, merged, named, transposed, transposed_rows
+from forebay_worker.weights.names import WeightName, biases, merged, named, transposed, transposed_rows, without
 
 COMPONENTS: dict[str, Any] = {
     "embedding": "forebay_worker.layers.embedding:PositionedTokenEmbedding",
@@ -66,9 +66,8 @@ def _names(width: int) -> dict[str, WeightName]:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `gpt2`, whose matrices lie as outputs by inputs."""
-    names = gguf_decoder_names(config) | named({"positions": "position_embd.weight"})
+    names = without(gguf_decoder_names(config), "mlp.gate") | named({"positions": "position_embd.weight"})
     names |= biases(names, *NORMS, *MATRICES)
-    del names["mlp.gate"]
     qkv = dict.fromkeys(QUERY_KEY_VALUE, config.integer("embedding_length"))
     return gguf_decoder(
         config,

@@ -8,16 +8,12 @@ from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names,
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import biases
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
     """Describe a model by its config.json. Raises: ModelRefusedError for what is not built."""
     config.require("hidden_act", "silu")
-    names = hf_names(config)
-    if config.flag("mlp_bias", False):
-        names |= biases(names, "mlp.gate", "mlp.up", "mlp.down")
-    return hf_decoder(config, names)
+    return hf_decoder(config, hf_names(config))
 
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
