@@ -117,14 +117,22 @@ impl CompletionLogprobs {
     }
 
     fn push(&mut self, id: u32, logprobs: Option<&TokenLogprobs>, num_top: usize, start: usize, tokenizer: &Tokenizer) {
-        self.tokens.push(tokenizer.token_text(id));
+        self.tokens.push(token_name(id, tokenizer));
         self.token_logprobs.push(logprobs.map(|logprobs| finite(logprobs.logprob)));
         self.top_logprobs.push(logprobs.map(|logprobs| {
             let all = logprobs.top.iter().take(num_top).copied().chain([(id, logprobs.logprob)]);
-            all.map(|(id, logprob)| (tokenizer.token_text(id), finite(logprob).into())).collect()
+            all.map(|(id, logprob)| (token_name(id, tokenizer), finite(logprob).into())).collect()
         }));
         self.text_offset.push(start);
     }
+}
+
+/// The token's text, or its bytes as OpenAI writes half characters: alternatives go by this, so that each needs its own.
+fn token_name(id: u32, tokenizer: &Tokenizer) -> String {
+    String::from_utf8(tokenizer.token_bytes(id)).unwrap_or_else(|error| {
+        let bytes = error.as_bytes().iter().map(|byte| format!("\\x{byte:02x}"));
+        format!("bytes:{}", bytes.collect::<String>())
+    })
 }
 
 pub(super) fn finite(logprob: f32) -> f32 {

@@ -3,7 +3,7 @@
 use forebay_engine::fake_worker::{FakeScript, FakeTokens};
 use serde_json::{Value, json};
 
-use crate::support::{AND, BANG, END, HELLO, WORLD, completion_text, server, server_of};
+use crate::support::{AND, BANG, END, GRIN_HEAD, GRIN_TAIL, HELLO, WORLD, completion_text, server, server_of};
 
 #[tokio::test]
 async fn a_whole_answer_looks_like_openais() {
@@ -105,6 +105,15 @@ async fn the_best_of_each_prompt_come_best_first_and_all_tokens_are_counted() {
     assert_eq!(texts, expected.iter().zip(0..).map(|(text, index)| (Some(index), Some(*text))).collect::<Vec<_>>());
     assert!(choices.iter().all(|choice| choice["logprobs"].is_null()));
     assert_eq!(answer["usage"]["completion_tokens"], 11);
+}
+
+#[tokio::test]
+async fn half_characters_go_by_their_bytes_among_logprobs() {
+    let server = server(&[GRIN_HEAD, GRIN_TAIL, BANG]).await;
+    let choice = server.complete(json!({ "logprobs": 0, "max_tokens": 3 })).await.ok()["choices"][0].clone();
+    assert_eq!(choice["text"], "😀!");
+    assert_eq!(choice["logprobs"]["tokens"], json!(["bytes:\\xf0\\x9f\\x98", "bytes:\\x80", "!"]));
+    assert_eq!(choice["logprobs"]["text_offset"], json!([0, 0, 1]));
 }
 
 /// A stop that is trimmed takes the tokens that it lies in with it, but for one whose text it leaves a part of.

@@ -70,6 +70,41 @@ async fn streamed_pieces_are_the_whole_text() {
     }
 }
 
+/// One list of a completion's log-probabilities, of all events.
+fn streamed_list(events: &[Value], name: &str) -> Value {
+    let lists = events.iter().filter_map(|event| event["choices"][0]["logprobs"][name].as_array().cloned());
+    lists.flatten().collect()
+}
+
+#[tokio::test]
+async fn streamed_logprobs_are_the_whole_ones_and_lie_within_the_text() {
+    let mut cases = Cases(11);
+    for case in 0..40 {
+        let tokens = cases.tokens();
+        let server = server(&tokens).await;
+        let mut options = json!({ "max_tokens": 24, "logprobs": 1, "echo": cases.below(2) == 1 });
+        let text = server.complete(options.clone()).await.ok()["choices"][0]["text"].as_str().unwrap().to_owned();
+        let (stops, min_tokens) = (cases.stops(&text), cases.below(12));
+        let context = format!("case {case}: {tokens:?} {stops:?} {min_tokens} {options}");
+        options["min_tokens"] = json!(min_tokens);
+        options["stop"] = json!(stops);
+        let choice = server.complete(options.clone()).await.ok()["choices"][0].clone();
+        options["stream"] = json!(true);
+        let events = server.complete(options).await.events();
+        assert_eq!(completion_text(&events), choice["text"].as_str().unwrap(), "{context}");
+        for name in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            assert_eq!(streamed_list(&events, name), choice["logprobs"][name], "{name}, {context}");
+        }
+        let offsets: Vec<u64> = serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap();
+        let num_characters = choice["text"].as_str().unwrap().chars().count() as u64;
+        assert!(
+            offsets.is_sorted() && offsets.iter().all(|offset| *offset <= num_characters),
+            "{offsets:?}, {context}"
+        );
+        assert!(server.worker.violations().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn the_end_token_is_shown_natively_as_special_and_is_no_text() {
     let server = server(&[262, END]).await;
