@@ -14,7 +14,7 @@ from forebay_kernels.ops.kv_cache import write_kv_cache
 from forebay_kernels.ops.quantized_linear import pack, quantized_embedding, quantized_linear
 from forebay_kernels.ops.rms_norm import rms_norm
 from forebay_kernels.ops.rotary import rotary_write_kv
-from forebay_kernels.ops.sampling_noise import gumbel_argmax, logsumexp, token_logprobs
+from forebay_kernels.ops.sampling_noise import gumbel_argmax, token_logprobs
 
 
 def best_us(call: Callable[[], object]) -> float:
@@ -50,7 +50,6 @@ def cases(num_tokens: int) -> dict[str, Callable[[], object]]:
         "gumbel_argmax": lambda: gumbel_argmax(logits, slots, positions),
         "gumbel_argmax, flat": lambda: gumbel_argmax(torch.zeros_like(logits), slots, positions),
         "token_logprobs": lambda: token_logprobs(logits, slots),
-        "logsumexp": lambda: logsumexp(logits),
     }
 
 

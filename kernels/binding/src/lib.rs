@@ -33,7 +33,7 @@ mod _native {
     #[pymodule_export]
     use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
     #[pymodule_export]
-    use crate::sampling_noise::{argmax, gumbel_argmax, logsumexp, token_logprobs};
+    use crate::sampling_noise::{argmax, gumbel_argmax, token_logprobs};
     #[pymodule_export]
     use crate::sublayers::{AttentionSublayer, MlpSublayer};
     #[pymodule_export]

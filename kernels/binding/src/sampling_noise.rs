@@ -1,4 +1,4 @@
-//! The crossing of `gumbel_argmax`, `argmax`, `token_logprobs`, `logsumexp`.
+//! The crossing of `gumbel_argmax`, `argmax`, `token_logprobs`.
 
 use crate::instruction_set::current;
 use crate::invalid;
@@ -53,17 +53,5 @@ pub(crate) fn token_logprobs<'py>(
     let values = Tensor::new(&out, "out")?.slice_mut(&[])?;
     let (logits, ids, set) = (logits.rows()?, ids.slice()?, current());
     py.detach(|| core::token_logprobs(logits, ids, values, set)).map_err(invalid)?;
-    Ok(out)
-}
-
-/// `ln(sum(e^logit))` of each row.
-#[pyfunction]
-pub(crate) fn logsumexp<'py>(py: Python<'py>, logits: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let logits = Tensor::new(logits, "logits")?;
-    let [num_rows, _] = logits.shape()?;
-    let out = empty(py, DType::F32, &[num_rows])?;
-    let values = Tensor::new(&out, "out")?.slice_mut(&[])?;
-    let (logits, set) = (logits.rows()?, current());
-    py.detach(|| core::logsumexp(logits, values, set)).map_err(invalid)?;
     Ok(out)
 }

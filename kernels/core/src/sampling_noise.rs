@@ -71,13 +71,6 @@ pub fn token_logprobs(
     Ok(())
 }
 
-/// `ln(sum(e^logit))` of each row.
-pub fn logsumexp(logits: Rows<'_, f32>, out: &mut [f32], set: InstructionSet) -> Result<(), KernelError> {
-    check_count("out", logits.num_rows(), out.len())?;
-    for_each_row(logits, out, |_, logits| log_sum_exp(logits, set) as f32);
-    Ok(())
-}
-
 pub(crate) fn check_count(name: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {
     if expected == got { Ok(()) } else { Err(KernelError::Count { name, expected, got }) }
 }

@@ -145,14 +145,3 @@ def token_logprobs(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
 def token_logprobs_reference(logits_RV: Tensor, ids_R: Tensor) -> Tensor:
     """Compute what `token_logprobs` computes with torch operators, on any device."""
     return logits_RV.log_softmax(dim=1).gather(1, ids_R[:, None])[:, 0]
-
-
-def logsumexp(logits_RV: Tensor) -> Tensor:
-    """Return `ln(sum(e^logit))` of each row, float32 [R], from float32 rows (the row stride is free).
-
-    Raises:
-        ValueError: for a shape that does not fit. TypeError: for a dtype.
-    """
-    if not runs_native(logits_RV):
-        return logits_RV.logsumexp(dim=1)
-    return library.logsumexp(logits_RV)
