@@ -78,6 +78,10 @@ async fn start(
     let token_limits = state.token_limits()?;
     let (mut job, Encoded { prompts, bad_words }) = encode(state, &model.text, job).await?;
     job.sampling = job.sampling.seeded();
+    if let Some(num_top) = job.prompt_logprobs {
+        let num_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
+        validation::num_prompt_logprobs(num_tokens, num_top, job.num_choices)?;
+    }
     let mut requests = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let asked = job.max_new_tokens;

@@ -260,11 +260,11 @@ impl TextGeneration {
         self.num_cached_tokens
     }
 
-    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.text.tokenizer
     }
 
-    pub(crate) fn prompt(&self) -> &EncodedPrompt {
+    pub(crate) fn prompt(&self) -> &Arc<EncodedPrompt> {
         &self.prompt
     }
 

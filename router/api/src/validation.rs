@@ -33,6 +33,22 @@ pub(crate) fn min_new_tokens(asked: u32, max_new_tokens: u32) -> Result<(), ApiE
     Err(ApiError::too_many_tokens("min_tokens", message))
 }
 
+/// Log-probabilities of prompt tokens that an answer may hold: some 30 MB of JSON.
+const MAX_PROMPT_LOGPROBS: u64 = 1 << 19;
+
+/// Each choice tells its prompt's tokens, each with `num_top` alternatives.
+pub(crate) fn num_prompt_logprobs(num_tokens: usize, num_top: u32, num_choices: u32) -> Result<(), ApiError> {
+    let told = num_tokens as u64 * u64::from(num_choices) * (u64::from(num_top) + 1);
+    if told <= MAX_PROMPT_LOGPROBS {
+        return Ok(());
+    }
+    let message = format!(
+        "an answer may hold up to {MAX_PROMPT_LOGPROBS} log-probabilities of prompt tokens; {num_tokens} tokens with \
+         {num_top} alternatives each in {num_choices} choices are {told}"
+    );
+    Err(ApiError::validation("prompt", message))
+}
+
 fn too_long(dialect: Dialect, num_prompt_tokens: usize, max_new_tokens: u64, max_total_tokens: u32) -> ApiError {
     match dialect {
         Dialect::Native => ApiError::too_many_tokens(

@@ -198,8 +198,8 @@ async fn whole(
         answer.finish_reason = step.finish.map(finish_reason);
     }
     let envelope = Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) };
-    let first = num_prompt_logprobs.zip(choices.generations().first());
-    let prompt_logprobs = first.map(|(num_top, first)| PromptLogprobs::of(first.prompt(), num_top, first.tokenizer()));
+    let first = choices.generations().first().zip(num_prompt_logprobs);
+    let prompt_logprobs = first.map(|(generation, num_top)| PromptLogprobs::of(generation, num_top));
     Ok(Json(Whole { envelope, prompt_logprobs }).into_response())
 }
 

@@ -227,8 +227,8 @@ async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Respon
         let answer = &mut answers[generation.index()];
         answer.finish_reason = step.finish.map(finish_reason);
         if step.finish.is_some() {
-            let told = |num_top| PromptLogprobs::of(generation.prompt(), num_top, generation.tokenizer());
-            answer.prompt_logprobs = shape.num_prompt_logprobs.map(told);
+            let num_top = shape.num_prompt_logprobs;
+            answer.prompt_logprobs = num_top.map(|num_top| PromptLogprobs::of(generation, num_top));
         }
         let text = texts[generation.index()].push(step, generation, &mut answer.logprobs);
         answer.text.push_str(&text);

@@ -1,14 +1,16 @@
 //! vLLM's `prompt_logprobs`: how many alternatives to each prompt token, and the list that tells them.
 
+use std::sync::Arc;
+
+use forebay_engine::PromptLogprob;
 use forebay_text::Tokenizer;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use super::logprobs::finite;
 use crate::error::ApiError;
 use crate::fields::{Fields, Served};
 use crate::schema::integer;
-use crate::text_generation::EncodedPrompt;
+use crate::text_generation::{EncodedPrompt, TextGeneration};
 
 const NAME: &str = "prompt_logprobs";
 
@@ -36,22 +38,49 @@ pub(super) fn take_prompt_logprobs(fields: &mut Fields, stream: bool) -> Result<
 }
 
 /// One entry a prompt token: from the token's id and the best ones' to what is known of them. `null` for the first,
-/// which nothing comes before.
-#[derive(Debug, Serialize)]
-pub(super) struct PromptLogprobs(Vec<Option<Map<String, Value>>>);
+/// which nothing comes before. Written from what the choices share: as objects of their own the lists would take many
+/// times the memory.
+#[derive(Debug)]
+pub(super) struct PromptLogprobs {
+    prompt: Arc<EncodedPrompt>,
+    tokenizer: Arc<Tokenizer>,
+    num_top: u32,
+}
 
 impl PromptLogprobs {
-    pub(super) fn of(prompt: &EncodedPrompt, num_top: u32, tokenizer: &Tokenizer) -> Self {
-        let entry = |id: u32, logprob: f32, rank: u32| {
-            let known = json!({ "logprob": finite(logprob), "rank": rank, "decoded_token": tokenizer.token_text(id) });
-            (id.to_string(), known)
-        };
-        let entries = prompt.tokens().map(|(id, scored)| {
-            let scored = scored?;
-            let others = scored.logprobs.top.iter().zip(1..=num_top).filter(|((other, _), _)| *other != id);
-            let others = others.map(|(&(other, logprob), rank)| entry(other, logprob, rank));
-            Some([entry(id, scored.logprobs.logprob, scored.rank)].into_iter().chain(others).collect())
-        });
-        Self(entries.collect())
+    pub(super) fn of(generation: &TextGeneration, num_top: u32) -> Self {
+        Self { prompt: Arc::clone(generation.prompt()), tokenizer: Arc::clone(generation.tokenizer()), num_top }
+    }
+}
+
+impl Serialize for PromptLogprobs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entries = self.prompt.tokens().map(|(id, scored)| scored.map(|scored| Entry { list: self, id, scored }));
+        serializer.collect_seq(entries)
+    }
+}
+
+struct Entry<'a> {
+    list: &'a PromptLogprobs,
+    id: u32,
+    scored: &'a PromptLogprob,
+}
+
+#[derive(Serialize)]
+struct Known {
+    logprob: f32,
+    rank: u32,
+    decoded_token: String,
+}
+
+impl Serialize for Entry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { list, id, scored } = *self;
+        let best = scored.logprobs.top.iter().zip(1..=list.num_top).map(|(&(id, logprob), rank)| (id, logprob, rank));
+        let own = (id, scored.logprobs.logprob, scored.rank);
+        let all = [own].into_iter().chain(best.filter(|(other, ..)| *other != id));
+        serializer.collect_map(all.map(|(id, logprob, rank)| {
+            (id, Known { logprob: finite(logprob), rank, decoded_token: list.tokenizer.token_text(id) })
+        }))
     }
 }

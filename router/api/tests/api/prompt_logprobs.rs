@@ -53,6 +53,17 @@ async fn the_prompt_is_scored_once_for_echo_and_prompt_logprobs_together() {
 }
 
 #[tokio::test]
+async fn an_answer_cannot_be_made_to_hold_any_number_of_them() {
+    let server = server(&[END]).await;
+    let options = json!({ "prompt": vec![HELLO; 2000], "prompt_logprobs": 20, "n": 13, "max_tokens": 1 });
+    let answer = server.complete(options).await;
+    assert_eq!(answer.status, 400);
+    let message = "an answer may hold up to 524288 log-probabilities of prompt tokens; 2000 tokens with 20 alternatives \
+                   each in 13 choices are 546000";
+    assert_eq!(answer.message(), message);
+}
+
+#[tokio::test]
 async fn what_cannot_be_told_is_refused() {
     let server = server(&[END]).await;
     for (options, message) in [
