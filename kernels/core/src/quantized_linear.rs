@@ -26,6 +26,8 @@ pub(crate) const BLOCK: usize = 32;
 pub(crate) const GROUP: usize = 16;
 /// Most activation rows that one pass over a group's weights serves.
 pub(crate) const MAX_TILE_ROWS: usize = 8;
+/// Most groups of one type that one pass over a tile serves.
+pub(crate) const TILE_GROUPS: usize = 2;
 /// A panel of quantized activations must stay in the second-level cache while the weights stream by.
 const MAX_PANEL_BYTES: usize = 512 * 1024;
 
@@ -90,7 +92,7 @@ impl<'a> Product<'a> {
         let nanoseconds = (weight.num_bytes() / 16).max(pairs / 128);
         let tile_bytes = MAX_TILE_ROWS * weight.num_columns() / BLOCK * PLANES_BYTES;
         let tiles_per_panel = (MAX_PANEL_BYTES / tile_bytes.max(1)).max(1);
-        let groups_per_task = run_length(weight.num_groups(), threads_for(nanoseconds));
+        let groups_per_task = run_length(weight.num_groups(), threads_for(nanoseconds)).next_multiple_of(TILE_GROUPS);
         Self { x, weight, out, set, nanoseconds, tiles_per_panel, groups_per_task }
     }
 
@@ -115,20 +117,27 @@ impl<'a> Product<'a> {
         let (panel, first_group) =
             (task / self.tasks_per_panel(), task % self.tasks_per_panel() * self.groups_per_task);
         let tiles = panel * self.tiles_per_panel..self.x.num_tiles().min((panel + 1) * self.tiles_per_panel);
-        let mut sums: TileSums = [[0.0; GROUP]; MAX_TILE_ROWS];
-        for index in first_group..self.weight.num_groups().min(first_group + self.groups_per_task) {
-            let group = self.weight.group(index);
+        let end = self.weight.num_groups().min(first_group + self.groups_per_task);
+        let mut sums: [TileSums; TILE_GROUPS] = Default::default();
+        let mut next = first_group;
+        while next < end {
+            let pair = [self.weight.group(next), self.weight.group((next + 1).min(end - 1))];
+            let is_pair = next + 1 < end && pair[0].block_type == pair[1].block_type;
+            let pair = if is_pair { &pair[..] } else { &pair[..1] };
             for tile in tiles.clone() {
                 // SAFETY: quantized, by the caller's promise.
                 let tile = unsafe { self.x.tile(tile, tile == tiles.start) };
-                simd::multiply_tile(&group, &tile, &mut sums, self.set);
-                for (row, sums) in sums[..tile.num_rows].iter().enumerate() {
-                    let start = (tile.first_row + row) * self.weight.num_rows() + group.rows.start;
-                    // SAFETY: each task owns the columns of its groups, in its panel's rows; groups share no columns.
-                    let out = unsafe { self.out.part(start, group.rows.len()) };
-                    out.copy_from_slice(&sums[..group.rows.len()]);
+                simd::multiply_tile(pair, &tile, &mut sums, self.set);
+                for (group, sums) in pair.iter().zip(&sums) {
+                    for (row, sums) in sums[..tile.num_rows].iter().enumerate() {
+                        let start = (tile.first_row + row) * self.weight.num_rows() + group.rows.start;
+                        // SAFETY: each task owns the columns of its groups, in its panel's rows; groups share none.
+                        let out = unsafe { self.out.part(start, group.rows.len()) };
+                        out.copy_from_slice(&sums[..group.rows.len()]);
+                    }
                 }
             }
+            next += pair.len();
         }
     }
 }

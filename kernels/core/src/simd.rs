@@ -7,19 +7,27 @@ pub(crate) mod avx512;
 mod portable;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
-use crate::quantized_linear::{ActivationTile, Group, TileSums};
+use crate::quantized_linear::{ActivationTile, Group, TILE_GROUPS, TileSums};
 use crate::{Float, InstructionSet};
 use std::ops::Range;
 
-/// One group's weights against one tile of activations; writes the sums of the tile's rows.
+/// The weights of up to `TILE_GROUPS` groups of one type against one tile of activations; writes the sums of the tile's
+/// rows for each.
 #[inline]
-pub(crate) fn multiply_tile(group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums, set: InstructionSet) {
+pub(crate) fn multiply_tile(
+    groups: &[Group<'_>],
+    tile: &ActivationTile<'_>,
+    sums: &mut [TileSums; TILE_GROUPS],
+    set: InstructionSet,
+) {
     #[cfg(target_arch = "x86_64")]
     if set.is_avx512() {
-        return avx512::quantized_linear::multiply_tile(set, group, tile, sums);
+        return avx512::quantized_linear::multiply_tile(set, groups, tile, sums);
     }
-    // Not `vectorize`: compiled for AVX2 it was measured slower for one row than with the baseline.
-    portable::quantized_linear::multiply_tile(group, tile, sums);
+    for (group, sums) in groups.iter().zip(sums) {
+        // Not `vectorize`: compiled for AVX2 it was measured slower for one row than with the baseline.
+        portable::quantized_linear::multiply_tile(group, tile, sums);
+    }
 }
 
 /// Rows of queries against a segment of positions; `partial` comes in cleared. `scratch` is any buffer to reuse.

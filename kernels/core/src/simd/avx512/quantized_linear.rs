@@ -1,23 +1,70 @@
-//! The quantized product with `vpdpbusd`: 16 weight rows a register, up to 8 activation rows a pass.
+//! The quantized product with `vpdpbusd`: 16 weight rows a register; 4 activation rows meet 32 of them a pass.
 
 use crate::InstructionSet;
 use crate::quantized_linear::{
-    ActivationTile, BLOCK, BlockType, Format, Group, PLANES_BYTES, Scales, TABLE, TileSums, with_block_type,
+    ActivationTile, BLOCK, BlockType, Format, Group, PLANES_BYTES, Scales, TABLE, TILE_GROUPS, TileSums,
+    with_block_type,
 };
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 
-pub(crate) fn multiply_tile(set: InstructionSet, group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums) {
+/// Adds the products of some fours of columns: `$quants` for each group, `$x` rows of both planes. A macro, for the
+/// accumulators must stay in registers: functions are not all inlined.
+macro_rules! add_fours {
+    ($TYPE:ident, $high:ident, $low:ident, $quants:ident, $x:ident, $($four:literal)*) => {$(
+        let mut unpacked = [_mm512_setzero_si512(); G];
+        for group in 0..G {
+            unpacked[group] = unpack::<$TYPE, $four>($quants[group]);
+        }
+        for row in 0..R {
+            let x = $x.add(row * PLANES_BYTES + 4 * $four);
+            let (x_high, x_low) = (_mm512_set1_epi32(load_four(x)), _mm512_set1_epi32(load_four(x.add(BLOCK))));
+            for group in 0..G {
+                $high[group][row] = _mm512_dpbusd_epi32($high[group][row], unpacked[group], x_high);
+                $low[group][row] = _mm512_dpbusd_epi32($low[group][row], unpacked[group], x_low);
+            }
+        }
+    )*};
+}
+
+/// Scales the dot products of the columns that share the scales of half `$half` into `$totals`.
+macro_rules! add_to_totals {
+    ($TYPE:ident, $half:literal, $totals:ident, $high:ident, $low:ident, $of_file:ident, $index:ident, $tile:ident, $at:ident) => {
+        for group in 0..G {
+            let scales = scales::<$TYPE, $half>($of_file[group], $index);
+            for row in 0..R {
+                let dots = ($high[group][row], $low[group][row]);
+                let x_scale = x_scale::<$TYPE, $half>($tile, $at + row);
+                $totals[group][row] = accumulate::<$TYPE>($totals[group][row], dots, scales, x_scale);
+            }
+        }
+    };
+}
+
+/// One or two groups against a tile: two share the loads of the activations, which one alone is bound by.
+pub(crate) fn multiply_tile(
+    set: InstructionSet,
+    groups: &[Group<'_>],
+    tile: &ActivationTile<'_>,
+    sums: &mut [TileSums; TILE_GROUPS],
+) {
     assert!(set.is_avx512());
-    let format = group.block_type.format();
-    let num_entries = group.num_columns / BLOCK * tile.num_rows;
-    assert!(group.bytes.len() == format.group_bytes(group.num_columns));
-    assert!(group.num_columns.is_multiple_of(format.num_columns));
+    let num_columns = groups[0].num_columns;
+    let format = groups[0].block_type.format();
+    let num_entries = num_columns / BLOCK * tile.num_rows;
+    assert!(num_columns.is_multiple_of(format.num_columns));
+    for group in groups {
+        assert!(group.block_type == groups[0].block_type && group.num_columns == num_columns);
+        assert!(group.bytes.len() == format.group_bytes(num_columns));
+    }
     assert!(tile.planes.len() == num_entries * PLANES_BYTES && tile.scales.len() == num_entries);
     assert!(tile.scaled_sums.len() == num_entries && tile.sums.len() == num_entries);
     // SAFETY: `set` proves the features; the lengths that the kernels rely on are asserted above.
     unsafe {
-        with_block_type!(group.block_type, TYPE => multiply::<TYPE>(group, tile, sums));
+        with_block_type!(groups[0].block_type, TYPE => match groups {
+            [one, two] => multiply_pair::<TYPE>([one, two], tile, sums),
+            _ => groups.iter().zip(sums).for_each(|(group, sums)| multiply::<TYPE>(group, tile, sums)),
+        });
     }
 }
 
@@ -26,107 +73,145 @@ pub(crate) fn multiply_tile(set: InstructionSet, group: &Group<'_>, tile: &Activ
 /// of 32 columns and each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn multiply<const TYPE: usize>(group: &Group<'_>, tile: &ActivationTile<'_>, sums: &mut TileSums) {
+    let (groups, sums) = ([group], std::array::from_mut(sums));
     // SAFETY: handed on from the caller; R is the tile's number of rows.
     unsafe {
         match tile.num_rows {
-            1 => multiply_rows::<1, TYPE>(group, tile, sums),
-            2 => multiply_rows::<2, TYPE>(group, tile, sums),
-            4 => multiply_rows::<4, TYPE>(group, tile, sums),
-            _ => multiply_rows::<8, TYPE>(group, tile, sums),
+            1 => multiply_rows::<1, 1, TYPE>(groups, tile, 0, sums),
+            2 => multiply_rows::<2, 1, TYPE>(groups, tile, 0, sums),
+            4 => multiply_rows::<4, 1, TYPE>(groups, tile, 0, sums),
+            _ => multiply_rows::<8, 1, TYPE>(groups, tile, 0, sums),
         }
     }
 }
 
 /// # Safety
-/// As [`multiply`], with `R == tile.num_rows`.
+/// As [`multiply`], for both groups.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn multiply_rows<const R: usize, const TYPE: usize>(
-    group: &Group<'_>,
+unsafe fn multiply_pair<const TYPE: usize>(
+    groups: [&Group<'_>; 2],
     tile: &ActivationTile<'_>,
-    sums: &mut TileSums,
+    sums: &mut [TileSums; 2],
 ) {
-    assert!(tile.num_rows == R);
-    let format = const { BlockType::ALL[TYPE].format() };
-    let group_bytes = group.bytes.len();
-    // The first tile brings the group into the cache. Asking for the next group's lines overlaps memory with arithmetic;
-    // past the last group the hint falls into the void, which is allowed.
-    let prefetches = tile.is_first;
-    let mut totals = [_mm512_setzero_ps(); R];
-    for block in 0..group.num_columns / BLOCK {
-        // SAFETY: block counts the group's blocks, so all reads lie inside the slices whose lengths the caller has
-        // checked.
-        unsafe {
-            let of_file = group.bytes.as_ptr().add(block / format.num_blocks() * format.scales_bytes());
-            let packed =
-                group.bytes.as_ptr().add(format.first_quant_byte(group.num_columns) + block * format.bits() * 64);
-            if prefetches {
-                let share = block % format.num_blocks() * format.scales_bytes() / format.num_blocks();
-                _mm_prefetch::<_MM_HINT_T0>(of_file.wrapping_add(group_bytes + share).cast());
-                for line in 0..format.bits() {
-                    _mm_prefetch::<_MM_HINT_T0>(packed.wrapping_add(group_bytes + line * 64).cast());
-                }
-            }
-            let quants = unpack::<TYPE>(packed);
-            let scales = scales::<TYPE>(of_file, block % format.num_blocks());
-            for (row, total) in totals.iter_mut().enumerate() {
-                let at = block * R + row;
-                let high = tile.planes.as_ptr().add(at * PLANES_BYTES);
-                let [first, last] = *tile.sums.as_ptr().add(at);
-                let x_scale = *tile.scales.as_ptr().add(at);
-                let whole = *tile.scaled_sums.as_ptr().add(at);
-                if format.scales.are_of_16() {
-                    let [q0, q1, q2, q3, q4, q5, q6, q7] = quants;
-                    let dots = dot(&[q0, q1, q2, q3], high, -format.offset * first);
-                    *total = accumulate::<TYPE>(*total, dots, scales[0], x_scale, x_scale * first as f32);
-                    let dots = dot(&[q4, q5, q6, q7], high.add(BLOCK / 2), -format.offset * last);
-                    *total = accumulate::<TYPE>(*total, dots, scales[1], x_scale, x_scale * last as f32);
-                } else {
-                    let dots = dot(&quants, high, -format.offset * (first + last));
-                    *total = accumulate::<TYPE>(*total, dots, scales[0], x_scale, whole);
-                }
+    // SAFETY: handed on from the caller; the rows are the tile's. More than four rows would not fit the registers.
+    unsafe {
+        match tile.num_rows {
+            1 => multiply_rows::<1, 2, TYPE>(groups, tile, 0, sums),
+            2 => multiply_rows::<2, 2, TYPE>(groups, tile, 0, sums),
+            4 => multiply_rows::<4, 2, TYPE>(groups, tile, 0, sums),
+            _ => {
+                multiply_rows::<4, 2, TYPE>(groups, tile, 0, sums);
+                multiply_rows::<4, 2, TYPE>(groups, tile, 4, sums);
             }
         }
     }
-    for (total, sums) in totals.iter().zip(sums) {
-        // SAFETY: `sums` is 16 floats.
-        unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };
-    }
 }
 
-/// `start` plus the dot products of 16 rows. At most 2^28 with 8-bit weights: 32 products of 255 and 127, times 256.
+/// Rows `first` to `first + R - 1` of the tile.
 ///
 /// # Safety
-/// `high` points to `4 * FOURS` readable bytes, and so does what lies a block further: the low plane.
-#[inline]
+/// As [`multiply`], for `G` groups, with `first + R <= tile.num_rows`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn dot<const FOURS: usize>(quants: &[__m512i; FOURS], high: *const i8, start: i32) -> __m512i {
-    let mut high_dots = _mm512_setzero_si512();
-    let mut low_dots = _mm512_set1_epi32(start);
-    for (four, quants) in quants.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        let (high, low) = unsafe { (load_four(high.add(4 * four)), load_four(high.add(BLOCK + 4 * four))) };
-        high_dots = _mm512_dpbusd_epi32(high_dots, *quants, _mm512_set1_epi32(high));
-        low_dots = _mm512_dpbusd_epi32(low_dots, *quants, _mm512_set1_epi32(low));
+unsafe fn multiply_rows<const R: usize, const G: usize, const TYPE: usize>(
+    groups: [&Group<'_>; G],
+    tile: &ActivationTile<'_>,
+    first: usize,
+    sums: &mut [TileSums; G],
+) {
+    assert!(first + R <= tile.num_rows);
+    let format = const { BlockType::ALL[TYPE].format() };
+    let num_columns = groups[0].num_columns;
+    // The first tile brings the groups into the cache.
+    let prefetches = tile.is_first && first == 0;
+    let mut totals = [[_mm512_setzero_ps(); R]; G];
+    for block in 0..num_columns / BLOCK {
+        let (at, index) = (block * tile.num_rows + first, block % format.num_blocks());
+        // SAFETY: block counts the groups' blocks, so all reads lie inside the slices whose lengths the caller has
+        // checked.
+        unsafe {
+            let x = tile.planes.as_ptr().add(at * PLANES_BYTES);
+            let mut of_file = [std::ptr::null(); G];
+            let mut quants = [std::ptr::null(); G];
+            for group in 0..G {
+                let bytes = groups[group].bytes;
+                of_file[group] = bytes.as_ptr().add(block / format.num_blocks() * format.scales_bytes());
+                quants[group] = bytes.as_ptr().add(format.first_quant_byte(num_columns) + block * format.bits() * 64);
+                if prefetches {
+                    prefetch::<TYPE>(of_file[group], quants[group], index, G * bytes.len());
+                }
+            }
+            let mut high = [[_mm512_setzero_si512(); R]; G];
+            let mut low = [[_mm512_setzero_si512(); R]; G];
+            add_fours!(TYPE, high, low, quants, x, 0 1 2 3);
+            if format.scales.are_of_16() {
+                add_to_totals!(TYPE, 0, totals, high, low, of_file, index, tile, at);
+                high = [[_mm512_setzero_si512(); R]; G];
+                low = [[_mm512_setzero_si512(); R]; G];
+            }
+            add_fours!(TYPE, high, low, quants, x, 4 5 6 7);
+            add_to_totals!(TYPE, 1, totals, high, low, of_file, index, tile, at);
+        }
     }
-    _mm512_add_epi32(_mm512_slli_epi32::<8>(high_dots), low_dots)
+    for (totals, sums) in totals.iter().zip(sums) {
+        for (total, sums) in totals.iter().zip(&mut sums[first..]) {
+            // SAFETY: `sums` is 16 floats.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };
+        }
+    }
 }
 
-/// `total` with the columns added that `dots` is of; `sum` is theirs of the activations, scaled.
+/// Asks for the lines that hold the same block `distance` further: memory overlaps with arithmetic. Past the last group
+/// the hint falls into the void, which is allowed.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn prefetch<const TYPE: usize>(of_file: *const u8, quants: *const u8, index: usize, distance: usize) {
+    let format = const { BlockType::ALL[TYPE].format() };
+    let share = index * format.scales_bytes() / format.num_blocks();
+    _mm_prefetch::<_MM_HINT_T0>(of_file.wrapping_add(distance + share).cast());
+    for line in 0..format.bits() {
+        _mm_prefetch::<_MM_HINT_T0>(quants.wrapping_add(distance + line * 64).cast());
+    }
+}
+
+/// `total` with the columns added whose dot products with both planes are `high` and `low`: together at most 2^28, with
+/// 8-bit weights: 32 products of 255 and 127, times 256. `sum` is that of the columns' quantized activations.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn accumulate<const TYPE: usize>(
     total: __m512,
-    dots: __m512i,
+    (high, low): (__m512i, __m512i),
     (scale, minimum): (__m512, __m512),
-    x_scale: f32,
-    sum: f32,
+    (x_scale, sum, scaled_sum): (f32, i32, f32),
 ) -> __m512 {
+    let format = const { BlockType::ALL[TYPE].format() };
+    let mut dots = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+    if format.offset != 0 {
+        dots = _mm512_add_epi32(dots, _mm512_set1_epi32(-format.offset * sum));
+    }
     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
     let total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, total);
-    if !const { BlockType::ALL[TYPE].format().scales.have_minimum() } {
+    if !format.scales.have_minimum() {
         return total;
     }
-    _mm512_fmadd_ps(minimum, _mm512_set1_ps(sum), total)
+    _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), total)
+}
+
+/// A block's scale of the activations, and the sum of those that meet scales of half `HALF`, quantized and scaled.
+///
+/// # Safety
+/// `at` is an entry of the tile's slices.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn x_scale<const TYPE: usize, const HALF: usize>(tile: &ActivationTile<'_>, at: usize) -> (f32, i32, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (scale, [first, last]) = (*tile.scales.as_ptr().add(at), *tile.sums.as_ptr().add(at));
+        if const { BlockType::ALL[TYPE].format().scales.are_of_16() } {
+            let sum = if HALF == 0 { first } else { last };
+            return (scale, sum, scale * sum as f32);
+        }
+        (scale, first + last, *tile.scaled_sums.as_ptr().add(at))
+    }
 }
 
 /// Four int8 values as they lie in memory.
@@ -139,23 +224,23 @@ unsafe fn load_four(x: *const i8) -> i32 {
     i32::from_ne_bytes(unsafe { x.cast::<[u8; 4]>().read() })
 }
 
-/// Eight registers of four columns each, for 16 rows.
+/// A four of columns of 16 rows.
 ///
 /// # Safety
 /// `packed` points to as many readable cache lines as a quant of the type has bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn unpack<const TYPE: usize>(packed: *const u8) -> [__m512i; 8] {
+unsafe fn unpack<const TYPE: usize, const FOUR: usize>(packed: *const u8) -> __m512i {
     let format = const { BlockType::ALL[TYPE].format() };
     // SAFETY: the caller's promise: these are the planes that quants of so many bits are packed in.
     let quants = unsafe {
         match format.bits() {
-            2 => plane::<2, 0>(packed),
-            3 => merged(&plane::<2, 0>(packed), &plane::<1, 2>(packed)),
-            4 => plane::<4, 0>(packed),
-            5 => merged(&plane::<4, 0>(packed), &plane::<1, 4>(packed)),
-            6 => merged(&plane::<4, 0>(packed), &plane::<2, 4>(packed)),
-            _ => plane::<8, 0>(packed),
+            2 => four::<2, 0, FOUR>(packed),
+            3 => _mm512_or_si512(four::<2, 0, FOUR>(packed), four::<1, 2, FOUR>(packed)),
+            4 => four::<4, 0, FOUR>(packed),
+            5 => _mm512_or_si512(four::<4, 0, FOUR>(packed), four::<1, 4, FOUR>(packed)),
+            6 => _mm512_or_si512(four::<4, 0, FOUR>(packed), four::<2, 4, FOUR>(packed)),
+            _ => four::<8, 0, FOUR>(packed),
         }
     };
     if !format.has_table {
@@ -163,35 +248,13 @@ unsafe fn unpack<const TYPE: usize>(packed: *const u8) -> [__m512i; 8] {
     }
     // SAFETY: the table is 16 bytes.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(TABLE.as_ptr().cast()) });
-    quants.map(|indices| _mm512_shuffle_epi8(table, indices))
-}
-
-/// The bits of one plane, where they belong in the quants; its first line is line `POSITION`.
-///
-/// # Safety
-/// `packed` points to `POSITION + BITS` readable cache lines.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn plane<const BITS: usize, const POSITION: usize>(packed: *const u8) -> [__m512i; 8] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        [
-            four::<BITS, POSITION, 0>(packed),
-            four::<BITS, POSITION, 1>(packed),
-            four::<BITS, POSITION, 2>(packed),
-            four::<BITS, POSITION, 3>(packed),
-            four::<BITS, POSITION, 4>(packed),
-            four::<BITS, POSITION, 5>(packed),
-            four::<BITS, POSITION, 6>(packed),
-            four::<BITS, POSITION, 7>(packed),
-        ]
-    }
+    _mm512_shuffle_epi8(table, quants)
 }
 
 /// One four of columns of a plane: all is known to the compiler, so that shifts are immediate.
 ///
 /// # Safety
-/// As [`plane`].
+/// `packed` points to `POSITION + BITS` readable cache lines.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn four<const BITS: usize, const POSITION: usize, const FOUR: usize>(packed: *const u8) -> __m512i {
@@ -204,45 +267,61 @@ unsafe fn four<const BITS: usize, const POSITION: usize, const FOUR: usize>(pack
     _mm512_and_si512(moved, _mm512_set1_epi8(((0xffu8 >> (8 - BITS)) << POSITION) as i8))
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn merged(a: &[__m512i; 8], b: &[__m512i; 8]) -> [__m512i; 8] {
-    let [a0, a1, a2, a3, a4, a5, a6, a7] = *a;
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = *b;
-    let or = |a, b| _mm512_or_si512(a, b);
-    [or(a0, b0), or(a1, b1), or(a2, b2), or(a3, b3), or(a4, b4), or(a5, b5), or(a6, b6), or(a7, b7)]
-}
-
-/// Scales and minimums of 16 rows, for the first and the last 16 columns of a block.
+/// Scales and minimums of 16 rows, for the first (`HALF` 0) or the last 16 columns of a block.
 ///
 /// # Safety
 /// `of_file` points to the readable packed scales of a file block, of which this is block `block`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn scales<const TYPE: usize>(of_file: *const u8, block: usize) -> [(__m512, __m512); 2] {
+unsafe fn scales<const TYPE: usize, const HALF: usize>(of_file: *const u8, block: usize) -> (__m512, __m512) {
     let format: Format = const { BlockType::ALL[TYPE].format() };
-    // SAFETY: the caller's promise; `index` counts what the format has.
-    let halves = |index: usize| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(of_file.add(32 * index).cast())) };
-    // SAFETY: as above.
-    let bytes =
-        |index: usize| unsafe { _mm_loadu_si128(of_file.add(format.scale_bytes_at(block) + 16 * index).cast()) };
-    let signed = |index| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes(index)));
-    let unsigned = |index| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes(index)));
-    let nibbles = |index| {
-        let both = _mm512_cvtepu8_epi32(bytes(index));
-        let low = _mm512_and_si512(both, _mm512_set1_epi32(15));
-        (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both)))
-    };
-    let (d, none) = (halves(0), _mm512_setzero_ps());
-    match format.scales {
-        Scales::Half => [(d, none); 2],
-        Scales::HalfAndMinimum => [(d, halves(1)); 2],
-        Scales::Signed => [(_mm512_mul_ps(d, signed(0)), none); 2],
-        Scales::SignedOf16 => [0, 1].map(|half| (_mm512_mul_ps(d, signed(half)), none)),
-        Scales::BytesAndMinimum => [(_mm512_mul_ps(d, unsigned(0)), _mm512_mul_ps(halves(1), unsigned(1))); 2],
-        Scales::NibblesOf16AndMinimum => [0, 1].map(|half| {
-            let (low, high) = nibbles(half);
-            (_mm512_mul_ps(d, low), _mm512_mul_ps(halves(1), high))
-        }),
+    let none = _mm512_setzero_ps();
+    // SAFETY: the caller's promise: there are as many float16s and bytes as the format's kind of scales has.
+    unsafe {
+        let bytes = of_file.add(format.scale_bytes_at(block));
+        let d = halves(of_file);
+        match format.scales {
+            Scales::Half => (d, none),
+            Scales::HalfAndMinimum => (d, halves(of_file.add(32))),
+            Scales::Signed => (_mm512_mul_ps(d, signed(bytes)), none),
+            Scales::SignedOf16 => (_mm512_mul_ps(d, signed(bytes.add(16 * HALF))), none),
+            Scales::BytesAndMinimum => {
+                let minimum = _mm512_mul_ps(halves(of_file.add(32)), unsigned(bytes.add(16)));
+                (_mm512_mul_ps(d, unsigned(bytes)), minimum)
+            }
+            Scales::NibblesOf16AndMinimum => {
+                let both = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.add(16 * HALF).cast()));
+                let low = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+                let high = _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both));
+                (_mm512_mul_ps(d, low), _mm512_mul_ps(halves(of_file.add(32)), high))
+            }
+        }
     }
+}
+
+/// # Safety
+/// `from` points to 16 readable float16s.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn halves(from: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(from.cast()) })
+}
+
+/// # Safety
+/// `from` points to 16 readable bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn signed(from: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
+}
+
+/// # Safety
+/// `from` points to 16 readable bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn unsigned(from: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
 }
