@@ -1,6 +1,6 @@
 //! Causal attention over a paged cache: prompt chunks and decodes of many sequences in one call.
 //!
-//! A task is up to 48 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
+//! A task is up to 96 rows (query, head of one kv group) of one sequence, so that keys and values are read once for
 //! them all. The context is cut into segments of 128 positions from position 0; a segment runs an online softmax over
 //! tiles of 64, and segments merge in order. A row's arithmetic therefore depends on its own position alone: it is
 //! bit-equal in a chunk, in a whole prompt, in a decode, and when segments of a long context run on several threads.
@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 /// Rows that share one pass over keys and values.
-pub(crate) const MAX_ROWS: usize = 48;
+pub(crate) const MAX_ROWS: usize = 96;
 /// Positions that share one step of the online softmax.
 pub(crate) const TILE: usize = 64;
 /// Positions after which the softmax starts anew, its result to be merged. With few rows a segment is a task: shorter

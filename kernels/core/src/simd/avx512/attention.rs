@@ -102,7 +102,11 @@ impl<C: Float> Tile<'_, C> {
         unsafe {
             let from = self.head.keys().as_ptr().add(dim);
             let offsets = &*self.offsets.as_ptr().add(first).cast::<[usize; LANES]>();
-            let rows = offsets.map(|offset| load(from.add(offset)));
+            // Not `map`: its calls are not inlined.
+            let mut rows = [_mm512_setzero_ps(); LANES];
+            for (row, offset) in rows.iter_mut().zip(offsets) {
+                *row = load(from.add(*offset));
+            }
             let to = self.keys.as_mut_ptr().add(dim * TILE + first);
             for (i, column) in math::transpose(&rows).into_iter().enumerate() {
                 _mm512_storeu_ps(to.add(i * TILE), column);
@@ -118,7 +122,11 @@ impl<C: Float> Tile<'_, C> {
         unsafe {
             let from = self.head.keys().as_ptr().add(dim);
             let offsets = &*self.offsets.as_ptr().add(first).cast::<[usize; LANES]>();
-            let rows = offsets.map(|offset| _mm512_loadu_ps(from.add(offset).cast()));
+            // Not `map`: its calls are not inlined.
+            let mut rows = [_mm512_setzero_ps(); LANES];
+            for (row, offset) in rows.iter_mut().zip(offsets) {
+                *row = _mm512_loadu_ps(from.add(*offset).cast());
+            }
             let to = self.keys.as_mut_ptr().add(dim * TILE + first);
             for (i, pairs) in math::transpose(&rows).into_iter().enumerate() {
                 let (even, odd) = widen_pairs::<C>(pairs);
