@@ -22,7 +22,8 @@ impl InstructionSet {
         has_avx512().then_some(Self(Kind::Avx512))
     }
 
-    /// AVX2 with FMA and F16C, where the machine has it (Haswell, Zen and later): plain Rust, compiled for it.
+    /// AVX2 with FMA and F16C, where the machine has it (Haswell, Zen and later): a kernel for the quantized
+    /// product, plain Rust compiled for it otherwise.
     pub fn avx2() -> Option<Self> {
         has_avx2().then_some(Self(Kind::Avx2))
     }

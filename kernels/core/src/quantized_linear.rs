@@ -3,14 +3,15 @@
 //!
 //! A weight is `scale * (q - offset) + minimum` with unsigned `q` of a byte at most, so that one instruction (u8 times
 //! s8, summed by fours) serves all formats. The sum over K runs block by block in one fixed order, whatever the number of rows: a row's result is
-//! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well, to 16 bits in two
-//! planes of bytes, each of which meets the weights in a dot product of its own.
+//! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well, to 16 bits.
 
 mod activations;
 mod block_type;
 mod packing;
 
-pub(crate) use activations::{ActivationBuffers, ActivationTile, BlockSource, PLANES_BYTES, QuantizedActivations};
+pub(crate) use activations::{
+    ActivationBuffers, ActivationTile, BlockSource, LARGEST, QuantizedActivations, VALUES_BYTES, WORD_OF_COLUMN,
+};
 pub use block_type::BlockType;
 pub(crate) use block_type::{Format, Scales, TABLE, with_block_type};
 pub(crate) use packing::Group;
@@ -90,7 +91,7 @@ impl<'a> Product<'a> {
         // One thread streams about 16 bytes of weights a nanosecond, or multiplies about 128 pairs.
         let pairs = x.num_rows() * weight.num_columns() * weight.num_rows();
         let nanoseconds = (weight.num_bytes() / 16).max(pairs / 128);
-        let tile_bytes = MAX_TILE_ROWS * weight.num_columns() / BLOCK * PLANES_BYTES;
+        let tile_bytes = MAX_TILE_ROWS * weight.num_columns() / BLOCK * VALUES_BYTES;
         let tiles_per_panel = (MAX_PANEL_BYTES / tile_bytes.max(1)).max(1);
         let groups_per_task = run_length(weight.num_groups(), threads_for(nanoseconds)).next_multiple_of(TILE_GROUPS);
         Self { x, weight, out, set, nanoseconds, tiles_per_panel, groups_per_task }

@@ -7,9 +7,20 @@ pub(crate) mod avx512;
 mod portable;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
-use crate::quantized_linear::{ActivationTile, Group, TILE_GROUPS, TileSums};
+use crate::quantized_linear::{ActivationTile, BLOCK, Group, TILE_GROUPS, TileSums};
 use crate::{Float, InstructionSet};
 use std::ops::Range;
+
+/// Quantizes a block of activations into `values`, in the layout that `multiply_tile` reads with the same set; returns the
+/// scale and the sums of the first and the last 16 quantized values. To be called inside [`InstructionSet::vectorize`].
+#[inline(always)]
+pub(crate) fn quantize_block(x: &[f32; BLOCK], values: &mut [i8], set: InstructionSet) -> (f32, [i32; 2]) {
+    #[cfg(target_arch = "x86_64")]
+    if set.is_avx512() {
+        return avx512::quantized_linear::quantize_block(set, x, values);
+    }
+    portable::quantized_linear::quantize_block(x, values)
+}
 
 /// The weights of up to `TILE_GROUPS` groups of one type against one tile of activations; writes the sums of the tile's
 /// rows for each.
@@ -25,7 +36,11 @@ pub(crate) fn multiply_tile(
         return avx512::quantized_linear::multiply_tile(set, groups, tile, sums);
     }
     for (group, sums) in groups.iter().zip(sums) {
-        // Not `vectorize`: compiled for AVX2 it was measured slower for one row than with the baseline.
+        #[cfg(target_arch = "x86_64")]
+        if set.is_avx2() {
+            avx2::quantized_linear::multiply_tile(set, group, tile, sums);
+            continue;
+        }
         portable::quantized_linear::multiply_tile(group, tile, sums);
     }
 }

@@ -1,5 +1,7 @@
-//! Plain Rust compiled for AVX2; entered only with an [`InstructionSet`] that proves the features.
+//! Kernels in AVX2, and plain Rust compiled for it; entered only with an [`InstructionSet`] that proves the features.
 #![allow(unsafe_code)]
+
+pub(crate) mod quantized_linear;
 
 use crate::InstructionSet;
 

@@ -1,8 +1,9 @@
 //! The quantized product with `vpdpbusd`: 16 weight rows a register; 4 activation rows meet 32 of them a pass.
 
 use crate::InstructionSet;
+use crate::elementary::ROUNDING;
 use crate::quantized_linear::{
-    ActivationTile, BLOCK, BlockType, Format, Group, PLANES_BYTES, Scales, TABLE, TILE_GROUPS, TileSums,
+    ActivationTile, BLOCK, BlockType, Format, Group, LARGEST, Scales, TABLE, TILE_GROUPS, TileSums, VALUES_BYTES,
     with_block_type,
 };
 #[allow(clippy::wildcard_imports)]
@@ -17,7 +18,7 @@ macro_rules! add_fours {
             unpacked[group] = unpack::<$TYPE, $four>($quants[group]);
         }
         for row in 0..R {
-            let x = $x.add(row * PLANES_BYTES + 4 * $four);
+            let x = $x.add(row * VALUES_BYTES + 4 * $four);
             let (x_high, x_low) = (_mm512_set1_epi32(load_four(x)), _mm512_set1_epi32(load_four(x.add(BLOCK))));
             for group in 0..G {
                 $high[group][row] = _mm512_dpbusd_epi32($high[group][row], unpacked[group], x_high);
@@ -57,7 +58,7 @@ pub(crate) fn multiply_tile(
         assert!(group.block_type == groups[0].block_type && group.num_columns == num_columns);
         assert!(group.bytes.len() == format.group_bytes(num_columns));
     }
-    assert!(tile.planes.len() == num_entries * PLANES_BYTES && tile.scales.len() == num_entries);
+    assert!(tile.values.len() == num_entries * VALUES_BYTES && tile.scales.len() == num_entries);
     assert!(tile.scaled_sums.len() == num_entries && tile.sums.len() == num_entries);
     // SAFETY: `set` proves the features; the lengths that the kernels rely on are asserted above.
     unsafe {
@@ -129,7 +130,7 @@ unsafe fn multiply_rows<const R: usize, const G: usize, const TYPE: usize>(
         // SAFETY: block counts the groups' blocks, so all reads lie inside the slices whose lengths the caller has
         // checked.
         unsafe {
-            let x = tile.planes.as_ptr().add(at * PLANES_BYTES);
+            let x = tile.values.as_ptr().add(at * VALUES_BYTES);
             let mut of_file = [std::ptr::null(); G];
             let mut quants = [std::ptr::null(); G];
             for group in 0..G {
@@ -324,4 +325,39 @@ unsafe fn signed(from: *const u8) -> __m512 {
 unsafe fn unsigned(from: *const u8) -> __m512 {
     // SAFETY: the caller's promise.
     _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(from.cast()) }))
+}
+
+/// Quantizes 32 values to `[-32512, 32512]`, into two planes; returns the scale (amax / 32512) and the sums of the first
+/// and the last 16 quantized values. The same operations as in plain Rust, so the same results.
+#[inline]
+pub(crate) fn quantize_block(set: InstructionSet, x: &[f32; BLOCK], planes: &mut [i8]) -> (f32, [i32; 2]) {
+    assert!(set.is_avx512() && planes.len() == VALUES_BYTES);
+    // SAFETY: `set` proves the features; `planes` is as long as asserted.
+    unsafe { quantize(x, planes.as_mut_ptr()) }
+}
+
+/// # Safety
+/// `planes` points to `VALUES_BYTES` writable bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn quantize(x: &[f32; BLOCK], planes: *mut i8) -> (f32, [i32; 2]) {
+    // SAFETY: a block is two vectors of 16 floats.
+    let x = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))] };
+    // Magnitudes order like their bits, and a NaN's bits are above all: it survives into the scale.
+    let [a, b] = x.map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
+    let amax = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
+    let inverse = _mm512_set1_ps(if amax > 0.0 { LARGEST / amax } else { 0.0 });
+    let mut sums = [0; 2];
+    for half in 0..2 {
+        let shifted = _mm512_add_ps(_mm512_mul_ps(x[half], inverse), _mm512_set1_ps(ROUNDING));
+        let rounded = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(ROUNDING.to_bits() as i32));
+        let high = _mm512_srai_epi32::<8>(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
+        sums[half] = _mm512_reduce_add_epi32(rounded);
+        // SAFETY: the caller's promise: each plane is 32 bytes.
+        unsafe {
+            _mm_storeu_si128(planes.add(16 * half).cast(), _mm512_cvtepi32_epi8(high));
+            _mm_storeu_si128(planes.add(BLOCK + 16 * half).cast(), _mm512_cvtepi32_epi8(rounded));
+        }
+    }
+    (amax / LARGEST, sums)
 }

@@ -3,8 +3,9 @@
 //! Loops run over the 16 lanes, with some work for each, and know their format at compile time: the compiler makes whole
 //! registers of them. (It unrolls loops over lanes that do little first, and then finds the registers only in part.)
 
+use crate::elementary::ROUNDING;
 use crate::quantized_linear::{
-    ActivationTile, BLOCK, BlockType, GROUP, Group, PLANES_BYTES, TileSums, with_block_type,
+    ActivationTile, BLOCK, BlockType, GROUP, Group, LARGEST, TileSums, VALUES_BYTES, WORD_OF_COLUMN, with_block_type,
 };
 
 const HALF: usize = BLOCK / 2;
@@ -42,8 +43,8 @@ fn multiply<const ROWS: usize, const TYPE: usize>(group: &Group<'_>, tile: &Acti
         }
         for (step, totals) in totals[..tile.num_rows].chunks_exact_mut(ROWS).enumerate() {
             let at = index * tile.num_rows + step * ROWS;
-            let planes = &tile.planes[at * PLANES_BYTES..(at + ROWS) * PLANES_BYTES];
-            let x: [_; ROWS] = std::array::from_fn(|row| join(&planes[row * PLANES_BYTES..(row + 1) * PLANES_BYTES]));
+            let words = &tile.values[at * VALUES_BYTES..(at + ROWS) * VALUES_BYTES];
+            let x: [_; ROWS] = std::array::from_fn(|row| columns(&words[row * VALUES_BYTES..(row + 1) * VALUES_BYTES]));
             for (half, quants) in quants.chunks_exact(HALF_FOURS).enumerate() {
                 let mut dots: [_; ROWS] =
                     std::array::from_fn(|row| [-format.offset * tile.sums[at + row][half]; GROUP]);
@@ -66,11 +67,13 @@ fn multiply<const ROWS: usize, const TYPE: usize>(group: &Group<'_>, tile: &Acti
     *sums = totals;
 }
 
-/// The two planes of a block as whole values.
+/// The words of a block in the order of its columns.
 #[inline(always)]
-fn join(planes: &[i8]) -> [i16; BLOCK] {
-    let (high, low) = planes.split_at(BLOCK);
-    std::array::from_fn(|i| i16::from(high[i]) * 256 + i16::from(low[i]))
+fn columns(words: &[i8]) -> [i16; BLOCK] {
+    std::array::from_fn(|column| {
+        let at = 2 * (column / 4 * 4 + WORD_OF_COLUMN[column % 4]);
+        i16::from_ne_bytes([words[at] as u8, words[at + 1] as u8])
+    })
 }
 
 /// Adds the products of the four columns from `column` on. Four at a time, the compiler keeps sight of both factors
@@ -90,4 +93,29 @@ fn add_products<const ROWS: usize>(
             }
         }
     }
+}
+
+/// Quantizes 32 values to `[-32512, 32512]`, as words; returns the scale (amax / 32512) and the sums of the first and the
+/// last 16 quantized values.
+#[inline(always)]
+pub(crate) fn quantize_block(x: &[f32; BLOCK], words: &mut [i8]) -> (f32, [i32; 2]) {
+    // Magnitudes order like their bits, and a NaN's bits are above all: it survives into the scale.
+    let amax = f32::from_bits(x.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    let inverse = if amax > 0.0 { LARGEST / amax } else { 0.0 };
+    let mut quantized = [0i16; BLOCK];
+    let mut sums = [0i32; 2];
+    let halves = quantized.chunks_exact_mut(HALF).zip(x.chunks_exact(HALF));
+    for ((quantized, x), sum) in halves.zip(&mut sums) {
+        for (quantized, x) in quantized.iter_mut().zip(x) {
+            *quantized = (x * inverse + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits()) as i16;
+            *sum += i32::from(*quantized);
+        }
+    }
+    for (quantized, words) in quantized.chunks_exact(4).zip(words.chunks_exact_mut(8)) {
+        for (quantized, word) in quantized.iter().zip(WORD_OF_COLUMN) {
+            let [first, second] = quantized.to_ne_bytes();
+            (words[2 * word], words[2 * word + 1]) = (first as i8, second as i8);
+        }
+    }
+    (amax / LARGEST, sums)
 }
