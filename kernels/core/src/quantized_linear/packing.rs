@@ -221,6 +221,33 @@ impl PackedBlock<'_> {
         }
     }
 
+    /// The unsigned quants of all lanes, `[four of columns][lane]`, lowest column in the low byte. Line by line, so that
+    /// each loop over lanes is a few vector instructions.
+    #[inline(always)]
+    pub(crate) fn unpack(&self, format: &Format, quants: &mut [[u32; GROUP]; FOURS]) {
+        *quants = Default::default();
+        for (bits, position) in packed_planes(format.bits()) {
+            for (index, line) in self.quants[position * LINE..(position + bits) * LINE].chunks_exact(LINE).enumerate() {
+                let mut words = [0; GROUP];
+                for (word, bytes) in words.iter_mut().zip(line.chunks_exact(4)) {
+                    *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                }
+                for (turn, quants) in quants.iter_mut().skip(index).step_by(bits).enumerate() {
+                    for (quant, word) in quants.iter_mut().zip(words) {
+                        *quant |= (word >> (turn * bits) & in_each_byte(bits)) << position;
+                    }
+                }
+            }
+        }
+        if format.has_table {
+            for quants in quants {
+                for quant in quants {
+                    *quant = look_up(*quant);
+                }
+            }
+        }
+    }
+
     /// The unsigned quants of four columns of one lane, lowest column in the low byte.
     #[inline(always)]
     pub(crate) fn four(&self, format: &Format, lane: usize, four: usize) -> u32 {

@@ -31,11 +31,7 @@ fn multiply<const ROWS: usize, const TYPE: usize>(group: &Group<'_>, tile: &Acti
     for index in 0..group.num_columns / BLOCK {
         let block = group.block(&format, index);
         let (mut scales, mut minimums) = ([[0.0; GROUP]; 2], [[0.0; GROUP]; 2]);
-        for lane in 0..GROUP {
-            for (four, quants) in quants.iter_mut().enumerate() {
-                quants[lane] = block.four(&format, lane, four);
-            }
-        }
+        block.unpack(&format, &mut quants);
         for lane in 0..GROUP {
             for half in 0..2 {
                 (scales[half][lane], minimums[half][lane]) = block.scale_and_minimum(&format, lane, half);
