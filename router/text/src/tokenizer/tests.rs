@@ -47,6 +47,29 @@ fn json_and_gguf_of_one_vocabulary_give_the_same_ids() {
 }
 
 #[test]
+fn exact_ranges_hold_all_that_a_token_stands_for_and_added_tokens_stand_for_nothing() {
+    let opens = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {
+        "<|im_start|>": {"id": "<|im_start|>", "ids": [306], "tokens": ["<|im_start|>"]}},
+        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    let tokenizer = tiny_with(|json| json["post_processor"] = opens).unwrap();
+    let text = "Hello  and é😀<|im_end|> world";
+    let exact = tokenizer.encode_exact(text, true).unwrap();
+    assert_eq!(exact.ids, tokenizer.encode_ids(text, true).unwrap());
+    assert_eq!((exact.ids[0], &exact.offsets[0]), (306, &(0..0)));
+    let mut end = 0;
+    for (&id, range) in exact.ids.iter().zip(&exact.offsets).skip(1) {
+        assert!(range.start == end || range.end == end, "{range:?} leaves out what is before it");
+        let token = tokenizer.token_bytes(id);
+        assert!(
+            text[range.clone()].as_bytes().windows(token.len()).any(|part| part == token),
+            "{id} is not in {range:?}"
+        );
+        end = range.end;
+    }
+    assert_eq!(end, text.len());
+}
+
+#[test]
 fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
     let split = |pattern: &str| {
         json!({"type": "Sequence", "pretokenizers": [
