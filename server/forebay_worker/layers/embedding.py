@@ -6,6 +6,7 @@ T = tokens, R = rows that need logits, D = model width, V = vocabulary.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forebay_worker.distributed.groups import ProcessGroup
@@ -25,6 +26,8 @@ class VocabShard:
         self.start = self.group.rank * self.num_rows
         whole = loader.matrix(role, vocab_size, hidden_size)
         self.method: LinearMethod = loader.linear([whole.rows(self.start, self.start + self.num_rows)])
+        bias = loader.bias(role, vocab_size, self.start, self.start + self.num_rows)
+        self.bias = None if bias is None else F.pad(bias, (0, self.num_rows - len(bias)))
 
 
 class TokenEmbedding:
@@ -80,7 +83,8 @@ class VocabParallelHead:
     def __call__(self, hidden_RD: Tensor) -> Tensor:
         """float32 [R, V] on every rank, padding cut off."""
         shard = self._shard
-        logits = shard.group.all_gather_last_dim(shard.method.apply(hidden_RD))
+        local = shard.method.apply(hidden_RD)
+        logits = shard.group.all_gather_last_dim(local if shard.bias is None else local + shard.bias)
         return logits[:, : shard.vocab_size].float()
 
 

@@ -45,12 +45,15 @@ class UnitOffsetRmsNorm(RmsNorm):
 
 
 class LayerNorm:
-    """Mean and variance normalized, with weight and bias; also adds the residual stream. Source: arXiv 1607.06450."""
+    """Mean and variance normalized, with weight and, if described, bias; also adds the residual stream.
+
+    Source: arXiv 1607.06450.
+    """
 
     def __init__(self, loader: LayerLoader, role: str, size: int, eps: float) -> None:
         """Read weight and bias [size] of `role`."""
         self._weight_D = loader.vector(role, size)
-        self._bias_D = loader.vector(role + ".bias", size)
+        self._bias_D = loader.bias(role, size, 0, size)
         self._eps = eps
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -84,3 +84,20 @@ class PostNormBlock:
         x_TD = x_TD if residual_TD is None else residual_TD + x_TD
         x_TD = x_TD + self._attention_norm(self._attention(x_TD, kv, step), None)[0]
         return self._mlp_norm(self._mlp(x_TD), None)[0], x_TD
+
+
+class ParallelBlock:
+    """x + attention(norm(x)) + mlp(norm(x)). Source: GPT-J, as told in arXiv 2204.02311, section 2."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Build the components that the description names."""
+        self._norm = resolve(spec.norm)(loader, "attention.norm", spec.hidden_size, spec.norm_eps)
+        self._attention = resolve(spec.attention)(spec, loader, backend)
+        self._mlp = resolve(spec.mlp)(spec, loader)
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
+        normed_TD, residual_TD = self._norm(x_TD, residual_TD)
+        return self._attention(normed_TD, kv, step) + self._mlp(normed_TD), residual_TD

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ from forebay_worker.weights.names import (
     biases,
     divided_by_layer,
     named,
-    of_vector,
-    undo_adjacent_rotary,
 )
 
 GGUF_HEAD_NORMS = {
@@ -83,17 +80,6 @@ def gguf_decoder_names(config: GgufConfig, *with_bias: str) -> dict[str, WeightN
     )
     found = biases(names, *with_bias)
     return names | {role: name for role, name in found.items() if name.at(0) in config.tensors}
-
-
-def with_adjacent_rotary(names: Mapping[str, WeightName], config: GgufConfig) -> dict[str, WeightName]:
-    """Names of a file whose query and key heads are interleaved, biases included."""
-    undo = undo_adjacent_rotary(config.head_dim)
-    changed = dict(names)
-    for role in ("attention.query", "attention.key"):
-        changed[role] = dataclasses.replace(names[role], arrange=undo)
-        if f"{role}.bias" in names:
-            changed[f"{role}.bias"] = dataclasses.replace(names[f"{role}.bias"], arrange=of_vector(undo))
-    return changed
 
 
 def gguf_expert_names(config: GgufConfig) -> dict[str, WeightName]:

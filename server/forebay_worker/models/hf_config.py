@@ -110,6 +110,14 @@ class HfConfig:
         theta = self.number("rope_theta", default_theta)
         return RopeParameters(fields, self.path, self.integer("max_position_embeddings", 2048)).spec(head_dim, theta)
 
+    def partial_rope(self, head_dim: int, default_part: float, default_theta: float = 10000.0) -> RopeSpec:
+        """The same of the first elements of heads: of `partial_rotary_factor`, or `default_part`, of their width."""
+        fields = self.rope_fields()
+        part = fields.get("partial_rotary_factor") or self.number("partial_rotary_factor", default_part)
+        theta = self.number("rope_theta", default_theta)
+        max_positions = self.integer("max_position_embeddings", 2048)
+        return RopeParameters(fields, self.path, max_positions).spec(int(head_dim * part), theta)
+
     def rope_fields(self) -> dict[str, Any]:
         """The object of rotary parameters; empty if there is none. Raises: ModelRefusedError if it is no object."""
         fields = self.fields.get("rope_parameters") or self.fields.get("rope_scaling") or {}

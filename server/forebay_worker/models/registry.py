@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from forebay_worker.models.gguf_config import GgufConfig
 from forebay_worker.models.hf_config import HfConfig
@@ -16,16 +15,20 @@ from forebay_worker.weights.gguf import GgufFile
 _HOME = "forebay_worker.models.families."
 
 FAMILIES = {
+    "CohereForCausalLM": _HOME + "cohere",
+    "Cohere2ForCausalLM": _HOME + "cohere2",
     "GPT2LMHeadModel": _HOME + "gpt2",
     "GemmaForCausalLM": _HOME + "gemma",
     "Gemma2ForCausalLM": _HOME + "gemma2",
     "Gemma3ForCausalLM": _HOME + "gemma3",
-    "Gemma3ForConditionalGeneration": _HOME + "gemma3:from_multimodal_config",
+    "Gemma3ForConditionalGeneration": _HOME + "gemma3_multimodal",
+    "Glm4ForCausalLM": _HOME + "glm4",
     "GraniteForCausalLM": _HOME + "granite",
     "LlamaForCausalLM": _HOME + "llama",
     "MistralForCausalLM": _HOME + "mistral",
     "MixtralForCausalLM": _HOME + "mixtral",
     "Olmo2ForCausalLM": _HOME + "olmo2",
+    "PhiForCausalLM": _HOME + "phi",
     "Phi3ForCausalLM": _HOME + "phi3",
     "Qwen2ForCausalLM": _HOME + "qwen2",
     "Qwen2MoeForCausalLM": _HOME + "qwen2_moe",
@@ -34,16 +37,20 @@ FAMILIES = {
     "SmolLM3ForCausalLM": _HOME + "smollm3",
     "Starcoder2ForCausalLM": _HOME + "starcoder2",
 }
-"""`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`, or the name of another."""
+"""`architectures` of config.json -> module with `from_config(HfConfig) -> DecoderSpec`."""
 
 GGUF_FAMILIES = {
+    "cohere2": _HOME + "cohere2",
+    "command-r": _HOME + "cohere",
     "gemma": _HOME + "gemma",
     "gemma2": _HOME + "gemma2",
     "gemma3": _HOME + "gemma3",
+    "glm4": _HOME + "glm4",
     "gpt2": _HOME + "gpt2",
     "granite": _HOME + "granite",
     "llama": _HOME + "llama",
     "olmo2": _HOME + "olmo2",
+    "phi2": _HOME + "phi",
     "phi3": _HOME + "phi3",
     "qwen2": _HOME + "qwen2",
     "qwen2moe": _HOME + "qwen2_moe",
@@ -57,20 +64,20 @@ GGUF_FAMILIES = {
 
 def spec_from_config(config: HfConfig) -> DecoderSpec:
     """Describe a folder's model. Raises: ModelRefusedError for an unknown architecture or an unsupported field."""
-    return _family(FAMILIES, config.architecture(), config.path, "from_config")(config)
+    spec: DecoderSpec = _family(FAMILIES, config.architecture(), config.path).from_config(config)
+    return spec
 
 
 def spec_from_gguf(file: GgufFile) -> DecoderSpec:
     """Describe a GGUF file's model. Raises: ModelRefusedError for an unknown architecture or an unsupported key."""
     config = GgufConfig(file)
-    return _family(GGUF_FAMILIES, config.architecture, file.path, "from_gguf")(config)
+    spec: DecoderSpec = _family(GGUF_FAMILIES, config.architecture, file.path).from_gguf(config)
+    return spec
 
 
-def _family(families: dict[str, str], architecture: str, path: Path, function: str) -> Callable[[Any], DecoderSpec]:
+def _family(families: dict[str, str], architecture: str, path: Path) -> ModuleType:
     if architecture not in families:
         raise ModelRefusedError(
             f"architecture `{architecture}` of `{path}` is not supported; supported: {', '.join(sorted(families))}"
         )
-    module, _, own = families[architecture].partition(":")
-    describe: Callable[[Any], DecoderSpec] = getattr(importlib.import_module(module), own or function)
-    return describe
+    return importlib.import_module(families[architecture])

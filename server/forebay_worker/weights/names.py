@@ -128,6 +128,19 @@ def undo_adjacent_rotary(head_dim: int, rotary_dim: int | None = None) -> Arrang
     return arrange
 
 
+def with_adjacent_rotary(
+    names: Mapping[str, WeightName], head_dim: int, rotary_dim: int | None = None
+) -> dict[str, WeightName]:
+    """Names of a model whose query and key heads rotate adjacent pairs (of the first `rotary_dim`), biases included."""
+    undo = undo_adjacent_rotary(head_dim, rotary_dim)
+    changed = dict(names)
+    for role in ("attention.query", "attention.key"):
+        changed[role] = dataclasses.replace(names[role], arrange=undo)
+        if f"{role}.bias" in names:
+            changed[f"{role}.bias"] = dataclasses.replace(names[f"{role}.bias"], arrange=of_vector(undo))
+    return changed
+
+
 def rows(start: int, stop: int) -> Arrangement:
     """One part of a matrix that merges several."""
     return lambda tensor: tensor.rows(start, stop)

@@ -7,9 +7,9 @@ import torch
 
 from forebay_kernels.ops.quantize_blocks import quantize_blocks
 from forebay_worker.layers import loading
-from forebay_worker.layers.attention import JointlyNormedAttention
+from forebay_worker.layers.attention import GroupedQueryAttention, JointlyNormedAttention
 from forebay_worker.layers.fused_sublayers import FusedAttention, FusedMlp
-from forebay_worker.layers.mlp import SwiGluMlp
+from forebay_worker.layers.mlp import GeluMlp, SwiGluMlp
 from forebay_worker.layers.sublayers import AttentionAfterNorm, MlpAfterNorm
 from forebay_worker.models import blocks
 from forebay_worker.quantization.gguf import GgufLinear
@@ -20,8 +20,11 @@ from forebay_worker.weights.stored import STORAGE_TYPES, StoredTensor
 from ..models.tiny_configs import TINY, TINY_CONFIGS  # noqa: TID252 (tests share configurations)
 
 Q8_0 = STORAGE_TYPES["Q8_0"]
-# Families with a half that has no fused form: layer norms, experts, norms after the halves.
+# Families with a half that has no fused form: layer norms, experts, norms after the halves, halves side by side.
 NOT_FUSED = {
+    "CohereForCausalLM": (GroupedQueryAttention, SwiGluMlp),
+    "Cohere2ForCausalLM": (GroupedQueryAttention, SwiGluMlp),
+    "PhiForCausalLM": (GroupedQueryAttention, GeluMlp),
     "GPT2LMHeadModel": (AttentionAfterNorm, MlpAfterNorm),
     "Olmo2ForCausalLM": (JointlyNormedAttention, SwiGluMlp),
     "Starcoder2ForCausalLM": (AttentionAfterNorm, MlpAfterNorm),

@@ -22,6 +22,8 @@ NAMES = {
     "shared_expert_gate": "ffn_gate_inp_shexp", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
     "wte": "token_embd", "wpe": "position_embd", "ln_1": "attn_norm", "ln_2": "ffn_norm", "ln_f": "output_norm",
     "c_attn": "attn_qkv", "c_fc": "ffn_up", "norm": "output_norm", "c_proj": "ffn_down",
+    "dense": "attn_output", "fc1": "ffn_up", "fc2": "ffn_down", "final_layernorm": "output_norm",
+    "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm",
 }  # fmt: skip
 
 KEYS = {
@@ -35,7 +37,7 @@ KEYS = {
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
-    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "norm_epsilon"),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "norm_epsilon", "layer_norm_eps"),
     "attention.scale": ("attention_multiplier",),
     "embedding_scale": ("embedding_multiplier",),
     "residual_scale": ("residual_multiplier",),
@@ -80,6 +82,9 @@ def convert(
     theta = rope.get("rope_theta", rope.get("full_attention", {}).get("rope_theta"))
     if theta:
         writer.add_float32(f"{architecture}.rope.freq_base", theta)
+    if part := rope.get("partial_rotary_factor"):
+        head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        writer.add_uint32(f"{architecture}.rope.dimension_count", int(part * head_dim))
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     for name, values in _converted(tensors, architecture, config, is_old=is_old).items():
         values = np.ascontiguousarray(values)

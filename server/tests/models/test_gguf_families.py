@@ -19,6 +19,8 @@ IDS = torch.randint(0, 101, (40,), generator=torch.Generator().manual_seed(1)).t
 
 CASES = {
     "gemma": ("gemma", "GemmaForCausalLM", TINY_CONFIGS["GemmaForCausalLM"]),
+    "cohere2": ("cohere2", "Cohere2ForCausalLM", TINY_CONFIGS["Cohere2ForCausalLM"]),
+    "command-r": ("command-r", "CohereForCausalLM", TINY_CONFIGS["CohereForCausalLM"]),
     "gemma2": ("gemma2", "Gemma2ForCausalLM", {**TINY_CONFIGS["Gemma2ForCausalLM"], "query_pre_attn_scalar": 16}),
     "gemma3": (
         "gemma3",
@@ -26,6 +28,7 @@ CASES = {
         {**GEMMA, "query_pre_attn_scalar": 16, "num_hidden_layers": 7},
     ),
     "gpt2": ("gpt2", "GPT2LMHeadModel", TINY_CONFIGS["GPT2LMHeadModel"]),
+    "glm4": ("glm4", "Glm4ForCausalLM", TINY_CONFIGS["Glm4ForCausalLM"]),
     "granite": ("granite", "GraniteForCausalLM", TINY_CONFIGS["GraniteForCausalLM"]),
     "llama": ("llama", "LlamaForCausalLM", {**TINY, "attention_bias": True}),
     "llama, linear rope": ("llama", "LlamaForCausalLM", {**TINY, "rope_parameters": LINEAR}),
@@ -37,6 +40,7 @@ CASES = {
     ),
     "llama with experts": ("llama", "MixtralForCausalLM", TINY_CONFIGS["MixtralForCausalLM"]),
     "olmo2": ("olmo2", "Olmo2ForCausalLM", TINY_CONFIGS["Olmo2ForCausalLM"]),
+    "phi2": ("phi2", "PhiForCausalLM", TINY_CONFIGS["PhiForCausalLM"]),
     "phi3": ("phi3", "Phi3ForCausalLM", TINY_CONFIGS["Phi3ForCausalLM"]),
     "phi3, longrope": (
         "phi3",

@@ -40,7 +40,7 @@ def folder_with(tmp_path, **fields):
         ({"vocab_size": "many"}, r"`vocab_size` of .* is `many`"),
         (
             {"architectures": ["BertForMaskedLM"]},
-            r"`BertForMaskedLM` .*supported: GPT2LMHeadModel, ",
+            r"`BertForMaskedLM` .*supported: Cohere2ForCausalLM, ",
         ),
         ({"architectures": []}, r"`architectures` of .* is `\[\]`"),
         ({"architectures": ["MistralForCausalLM"], "sliding_window": "far"}, r"`sliding_window` of .* is `far`"),

@@ -54,6 +54,14 @@ LONGROPE = {
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 
 TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "CohereForCausalLM": {**TINY, "pad_token_id": 0, "logit_scale": 0.5},
+    "Cohere2ForCausalLM": {
+        **TINY,
+        "num_hidden_layers": 4,
+        "sliding_window": WINDOW,
+        "pad_token_id": 0,
+        "logit_scale": 0.5,
+    },
     "GPT2LMHeadModel": TINY_GPT2,
     "GemmaForCausalLM": {**TINY, "head_dim": 32, "pad_token_id": 0},
     "Gemma2ForCausalLM": {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 20.0},
@@ -70,6 +78,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         },
         "mm_tokens_per_image": 4,
     },
+    "Glm4ForCausalLM": {**TINY, "head_dim": 16, "pad_token_id": 0, "eos_token_id": [0]},
     "GraniteForCausalLM": {
         **TINY,
         "embedding_multiplier": 6.0,
@@ -81,6 +90,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "MistralForCausalLM": {**TINY, "sliding_window": WINDOW},
     "MixtralForCausalLM": {**TINY, "num_local_experts": 5, "num_experts_per_tok": 2},
     "Olmo2ForCausalLM": {**TINY, "pad_token_id": 0},
+    "PhiForCausalLM": TINY,
     "Phi3ForCausalLM": {**TINY, "sliding_window": WINDOW, "pad_token_id": 0},
     "Qwen2ForCausalLM": TINY,
     "Qwen2MoeForCausalLM": {**TINY, **EXPERTS, "norm_topk_prob": False, "shared_expert_intermediate_size": 32},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from forebay_worker.models.families.gemma2 import gemma_fields, gemma_names, gguf_attention_scale, gguf_fields
@@ -13,18 +12,12 @@ from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder
 from forebay_worker.models.rope_config import RopeParameters
 from forebay_worker.models.spec import DecoderSpec, LayerSpec, RopeSpec
-from forebay_worker.weights.errors import ModelRefusedError
-from forebay_worker.weights.names import WeightName, named
+from forebay_worker.weights.names import named
 
 PATTERN = 6
 """Every sixth layer sees all."""
 LOCAL_THETA = 10000.0
 GLOBAL_THETA = 1000000.0
-MULTIMODAL_DEFAULTS = {"vocab_size": 262208, "num_attention_heads": 8}
-"""transformers' `Gemma3TextConfig`, on which the files of the release rely."""
-OTHER_PARTS = tuple(
-    f"{prefix}{part}." for prefix in ("", "model.") for part in ("vision_tower", "multi_modal_projector")
-)
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
@@ -42,25 +35,6 @@ def from_config(config: HfConfig) -> DecoderSpec:
         layers=tuple(LayerSpec(ropes[SLIDING if window else FULL], window) for window in windows),
         attention=ATTENTION,
     )
-
-
-def from_multimodal_config(config: HfConfig) -> DecoderSpec:
-    """Describe the text part of a model that takes images; those are refused before they come here."""
-    text = config.fields.get("text_config")
-    if not isinstance(text, Mapping):
-        raise ModelRefusedError(f"`text_config` of `{config.path}` is `{text}`, expected an object")
-    spec = from_config(config.replaced({**MULTIMODAL_DEFAULTS, **text, "architectures": [config.architecture()]}))
-    # transformers has had the prefixes in either order.
-    prefix = (
-        "language_model.model." if "language_model.model.norm.weight" in config.tensors else "model.language_model."
-    )
-    names = {
-        role: dataclasses.replace(name, template=prefix + name.template.removeprefix("model."))
-        for role, name in spec.names.items()
-        if role != "head"
-    }
-    names["head"] = WeightName(prefix.partition("model.")[0] + "lm_head.weight")
-    return dataclasses.replace(spec, names=names, ignored_prefixes=OTHER_PARTS)
 
 
 def _ropes(config: HfConfig, head_dim: int, max_positions: int) -> dict[str, RopeSpec]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from forebay_worker.models.gguf_config import GgufConfig
-from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names, with_adjacent_rotary
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.names import with_adjacent_rotary
 
 COMPONENTS: dict[str, Any] = {
     "embedding": "forebay_worker.layers.embedding:ScaledTokenEmbedding",
@@ -38,7 +39,7 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
     return gguf_decoder(
         config,
         "GraniteForCausalLM",
-        with_adjacent_rotary(gguf_decoder_names(config), config),
+        with_adjacent_rotary(gguf_decoder_names(config), config.head_dim),
         **COMPONENTS,
         embedding_scale=config.number("embedding_scale", 1.0),
         attention_scale=config.number("attention.scale", config.head_dim**-0.5),

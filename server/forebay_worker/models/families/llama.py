@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from forebay_worker.models.families import mixtral
 from forebay_worker.models.gguf_config import GgufConfig
-from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names, with_adjacent_rotary
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec
+from forebay_worker.weights.names import with_adjacent_rotary
 
 
 def from_config(config: HfConfig) -> DecoderSpec:
@@ -20,5 +21,5 @@ def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `llama`. Raises: ModelRefusedError for what is not built."""
     if config.integer("expert_count", 0):
         return mixtral.from_gguf(config)
-    names = with_adjacent_rotary(gguf_decoder_names(config, "attention.output", *QUERY_KEY_VALUE), config)
+    names = with_adjacent_rotary(gguf_decoder_names(config, "attention.output", *QUERY_KEY_VALUE), config.head_dim)
     return gguf_decoder(config, "LlamaForCausalLM", names)

@@ -8,12 +8,11 @@ from forebay_worker.models.gguf_decoder import (
     gguf_decoder_names,
     gguf_expert_names,
     gguf_experts,
-    with_adjacent_rotary,
 )
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder, hf_experts
 from forebay_worker.models.spec import DecoderSpec
-from forebay_worker.weights.names import hf_decoder_names, named
+from forebay_worker.weights.names import hf_decoder_names, named, with_adjacent_rotary
 
 MLP = "forebay_worker.layers.moe:ExpertsMlp"
 ROUTING = "forebay_worker.layers.moe:renormalized_top_k_of_softmax"
@@ -45,6 +44,6 @@ def from_config(config: HfConfig) -> DecoderSpec:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `llama` with experts. Raises: ModelRefusedError for what is not built."""
-    names = with_adjacent_rotary(gguf_decoder_names(config), config) | gguf_expert_names(config)
+    names = with_adjacent_rotary(gguf_decoder_names(config), config.head_dim) | gguf_expert_names(config)
     experts = gguf_experts(config, "feed_forward_length", ROUTING)
     return gguf_decoder(config, "MixtralForCausalLM", names, mlp=MLP, experts=experts)

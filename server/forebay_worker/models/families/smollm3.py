@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from forebay_worker.models.gguf_config import GgufConfig
-from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names, with_adjacent_rotary
+from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import FULL, SLIDING, HfConfig
 from forebay_worker.models.hf_decoder import hf_decoder, hf_names
 from forebay_worker.models.spec import DecoderSpec, LayerSpec
+from forebay_worker.weights.names import with_adjacent_rotary
 
 INTERVAL = 4
 
@@ -33,7 +34,7 @@ def from_config(config: HfConfig) -> DecoderSpec:
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
     """Describe a GGUF file of architecture `smollm3`. Raises: ModelRefusedError for what is not built."""
-    names = with_adjacent_rotary(gguf_decoder_names(config), config)
+    names = with_adjacent_rotary(gguf_decoder_names(config), config.head_dim)
     rope = config.rope()
     layers = tuple(LayerSpec(rope if (n + 1) % INTERVAL else None) for n in range(config.num_layers))
     return gguf_decoder(config, "SmolLM3ForCausalLM", names, layers=layers)
