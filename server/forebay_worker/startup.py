@@ -44,7 +44,9 @@ def start_executor(config: WorkerConfig) -> Executor:
     capabilities = _capabilities(config, group, loaded, num_blocks)
     kv_cache = _reserve(config, loaded, num_blocks, capabilities.kv_cache_bytes)
     log.info("loaded `%s` in %.1f s", config.model_path, time.monotonic() - started)
-    _warm(Executor(loaded.decoder, kv_cache, group, capabilities))
+    # Streams wait for a later life, and that the largest plan fits is known from the first.
+    num_tokens = config.max_plan_tokens if config.incarnation == 1 else config.block_size
+    _warm(Executor(loaded.decoder, kv_cache, group, capabilities), num_tokens)
     log.info(
         "ready after %.1f s: %d blocks of %d tokens, %d KV bytes, dtype %s, attention %s",
         time.monotonic() - started,
@@ -99,10 +101,13 @@ def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel
     )
 
 
-def _warm(executor: Executor) -> None:
-    """Run the largest chunk, a decode and every sampler once, so that no first request pays for workspaces."""
+def _warm(executor: Executor, num_tokens: int) -> None:
+    """Run a chunk of `num_tokens`, or as many as one may have, a decode and every sampler once.
+
+    The largest chunk makes all workspaces, so that no first request pays for them.
+    """
     capabilities = executor.capabilities
-    num_tokens = max(1, min(capabilities.max_plan_tokens, capabilities.max_sequence_tokens - 1))
+    num_tokens = max(1, min(num_tokens, capabilities.max_plan_tokens, capabilities.max_sequence_tokens - 1))
     num_blocks = min(-(-(num_tokens + 1) // capabilities.block_size), capabilities.num_blocks - 1)
     sampling = SamplingParams(
         temperature=1.0,
