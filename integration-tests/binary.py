@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("FOREBAY_BINARY", ROOT / ".venv/bin/forebay"))
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 
 
 class Server:
@@ -52,6 +53,14 @@ class Server:
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
         raise KeyError(name)
+
+    def num_losses(self) -> int:
+        """Count the worker groups that were lost."""
+        return int(self.metric("forebay_worker_group_losses_total"))
+
+    def log_text(self) -> str:
+        """Read what the server has logged, without colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
 
     def worker_pids(self) -> list[int]:
         """List the binary's child processes."""

@@ -1,6 +1,5 @@
 """Tensor parallelism over real processes: more shards change nothing in the text."""
 
-import json
 import subprocess
 
 import pytest
@@ -46,22 +45,3 @@ def test_a_number_of_shards_that_does_not_divide_is_refused_with_those_that_do()
     assert ended.returncode != 0
     message = ended.stdout + ended.stderr
     assert "9" in message and "3" in message and "num-shard" in message, message
-
-
-@pytest.fixture
-def tiny_llama_folder(tmp_path, float32_folder):
-    """A random two-layer Llama with the bundled model's tokenizer."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    vocab_size = json.loads((float32_folder / "config.json").read_text())["vocab_size"]
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=vocab_size, max_position_embeddings=512, tie_word_embeddings=False,
-    )  # fmt: skip
-    folder = tmp_path / "tiny-llama"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((float32_folder / name).read_bytes())
-    return folder
