@@ -3,6 +3,7 @@
 //! Encoding is the `tokenizers` crate's. Decoding is ours: a table of each token's bytes ([`pieces`]), so that a stream
 //! decodes in constant time a token and whole texts and streams agree to the byte.
 
+mod added;
 mod bpe;
 mod byte_level;
 mod charsmap;
@@ -13,8 +14,10 @@ mod pair_map;
 mod pieces;
 mod pre;
 mod spm;
+mod trie;
 mod unigram;
 mod words;
+mod work;
 
 use std::ops::Range;
 use std::path::Path;
@@ -26,6 +29,7 @@ use crate::detokenizer::TextBuilder;
 use crate::error::TextError;
 use crate::gguf::Metadata;
 use crate::model_text::read_bytes;
+use added::AddedTokens;
 use bpe::Bpe;
 use decoder::TokenDecoder;
 pub(crate) use pieces::LeadingRule;
@@ -48,6 +52,8 @@ pub struct Tokenizer {
 /// Encoding without the crate's pre-tokenizer and post-processor.
 struct ByHand {
     method: Method,
+    /// How marked tokens are found; `None` leaves it to the crate.
+    added: Option<AddedTokens>,
     /// Ids around a text that asks for special tokens.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
@@ -135,66 +141,82 @@ impl Tokenizer {
             }
             self.pieces.set_added(id, &content, token.special);
         }
+        if let Some(by_hand) = &mut self.by_hand {
+            by_hand.added = AddedTokens::new(&self.inner);
+        }
         Ok(self)
     }
 
     /// Text to ids. `add_special` adds what the model's own post-processor adds (BOS); special tokens written in the
     /// text are recognised either way.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
-        if let Some(by_hand) = self.by_hand.as_ref().filter(|by_hand| by_hand.offsets) {
-            return Ok(self.encode_by_hand(by_hand, text, add_special));
+        if self.by_hand.as_ref().is_some_and(|by_hand| by_hand.offsets) {
+            return self.encode_exact(text, add_special);
         }
-        let encoding = self.inner.encode(text, add_special).map_err(|error| failed(&error))?;
-        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets })
+        self.encode_by_crate(text, add_special)
     }
 
     /// As [`Self::encode`] at the price of [`Self::encode_ids`]. Every range holds all bytes that its token stands for,
     /// of which the post-processor of a `tokenizer.json` may leave out a leading space.
     pub fn encode_exact(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
-        match &self.by_hand {
-            Some(by_hand) => Ok(self.encode_by_hand(by_hand, text, add_special)),
-            None => self.encode(text, add_special),
-        }
+        let Some(by_hand) = &self.by_hand else { return self.encode_by_crate(text, add_special) };
+        let mut result = Encoding::default();
+        self.encode_by_hand(by_hand, text, add_special, &mut |id, range| {
+            result.ids.push(id);
+            result.offsets.push(whole_characters(text, range));
+        });
+        Ok(result)
     }
 
     /// The ids of [`Self::encode`] alone.
     pub fn encode_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
-        if let Some(by_hand) = &self.by_hand {
-            return Ok(self.encode_by_hand(by_hand, text, add_special).ids);
-        }
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| failed(&error))?;
-        Ok(encoding.get_ids().to_vec())
+        let Some(by_hand) = &self.by_hand else {
+            let encoding = self.inner.encode_fast(text, add_special).map_err(|error| failed(&error))?;
+            return Ok(encoding.get_ids().to_vec());
+        };
+        let mut ids = Vec::new();
+        self.encode_by_hand(by_hand, text, add_special, &mut |id, _| ids.push(id));
+        Ok(ids)
     }
 
-    fn encode_by_hand(&self, by_hand: &ByHand, text: &str, add_special: bool) -> Encoding {
-        let mut result = Encoding::default();
-        if add_special {
-            result.push_all(&by_hand.prefix, &(0..0));
-        }
-        self.encode_pieces(&by_hand.method, text, &mut result);
-        if add_special {
-            result.push_all(&by_hand.suffix, &(text.len()..text.len()));
-        }
-        result
+    fn encode_by_crate(&self, text: &str, add_special: bool) -> Result<Encoding, TextError> {
+        let encoding = self.inner.encode(text, add_special).map_err(|error| failed(&error))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    fn encode_by_hand(
+        &self,
+        by_hand: &ByHand,
+        text: &str,
+        add_special: bool,
+        take: &mut impl FnMut(u32, Range<usize>),
+    ) {
+        let edge = |ids: &'_ [u32], at: usize, take: &mut dyn FnMut(u32, Range<usize>)| {
+            ids.iter().filter(|_| add_special).for_each(|&id| take(id, at..at));
+        };
+        edge(&by_hand.prefix, 0, take);
+        self.encode_pieces(by_hand, text, take);
+        edge(&by_hand.suffix, text.len(), take);
     }
 
     /// Added tokens are taken out, what lies between is encoded.
-    fn encode_pieces(&self, method: &Method, text: &str, result: &mut Encoding) {
-        let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
+    fn encode_pieces(&self, by_hand: &ByHand, text: &str, take: &mut impl FnMut(u32, Range<usize>)) {
         let mut after_added = true;
+        if let Some(added) = &by_hand.added {
+            return added.split(text, |range, token| {
+                match token {
+                    Some(id) => take(id, range),
+                    None => by_hand.method.encode(&text[range.clone()], range.start, after_added, take),
+                }
+                after_added = token.is_some();
+            });
+        }
+        let added = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
         for (piece, (start, end), tokens) in added.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            match (tokens, method) {
-                (Some(tokens), _) => tokens.iter().for_each(|token| result.push(token.id, start..end)),
-                (None, Method::Words(words, bpe)) => encode_words(words, bpe, piece, |id, range| {
-                    result.push(id, whole_characters(text, start + range.start..start + range.end));
-                }),
-                (None, Method::Unigram(unigram)) => unigram.encode(piece, |id, range| {
-                    result.push(id, start + range.start..start + range.end);
-                }),
-                (None, Method::Spm(spm)) => spm.encode(piece, after_added, |id, range| {
-                    result.push(id, start + range.start..start + range.end);
-                }),
+            match tokens {
+                Some(tokens) => tokens.iter().for_each(|token| take(token.id, start..end)),
+                None => by_hand.method.encode(piece, start, after_added, take),
             }
             after_added = tokens.is_some();
         }
@@ -263,26 +285,15 @@ impl Tokenizer {
     }
 }
 
-impl Encoding {
-    fn push(&mut self, id: u32, offsets: Range<usize>) {
-        self.ids.push(id);
-        self.offsets.push(offsets);
-    }
-
-    fn push_all(&mut self, ids: &[u32], offsets: &Range<usize>) {
-        for &id in ids {
-            self.push(id, offsets.clone());
+impl Method {
+    /// Calls `take` with each id of a piece that begins at `start`, and its range.
+    fn encode(&self, piece: &str, start: usize, after_added: bool, take: &mut impl FnMut(u32, Range<usize>)) {
+        let take = |id, range: Range<usize>| take(id, start + range.start..start + range.end);
+        match self {
+            Self::Words(words, bpe) => encode_words(words, bpe, piece, take),
+            Self::Spm(spm) => spm.encode(piece, after_added, take),
+            Self::Unigram(unigram) => unigram.encode(piece, take),
         }
-    }
-}
-
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("vocab_size", &self.vocab_size())
-            .field("bos_token", &self.bos_token)
-            .field("eos_token", &self.eos_token)
-            .finish_non_exhaustive()
     }
 }
 
@@ -293,6 +304,16 @@ fn encode_words(words: &Words, bpe: &Bpe, text: &str, mut take: impl FnMut(u32, 
         merger.merge(word, |id, range| take(id, at + range.start..at + range.end));
         at += word.len();
     });
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("bos_token", &self.bos_token)
+            .field("eos_token", &self.eos_token)
+            .finish_non_exhaustive()
+    }
 }
 
 fn failed(error: &tokenizers::Error) -> TextError {

@@ -2,13 +2,15 @@
 //! leftmost.
 //!
 //! What is merged are bytes (GPT-2 and most after it) or characters, of which those without a token become bytes
-//! (`<0xE9>`). Something that has no token at all keeps its neighbours apart and is left out, as in llama.cpp.
+//! (`<0xE9>`). Something that has no token at all keeps its neighbours apart and is left out, as in llama.cpp; in a `tokenizer.json` they
+//! join over it, as in the crate.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
 
 use super::pair_map::PairMap;
+use super::work;
 
 /// Stands for what no token stands for. No merge names it.
 const MISSING: u32 = u32::MAX;
@@ -32,8 +34,9 @@ pub(super) struct Bpe {
 /// What merging begins with.
 #[derive(Debug)]
 pub(super) enum Symbols {
-    /// The token of each byte.
-    Bytes(Box<[u32; 256]>),
+    /// The token of each byte. One that has none keeps its neighbours apart, or is as if it were not there if
+    /// `joins_over_missing` says so.
+    Bytes { tokens: Box<[u32; 256]>, joins_over_missing: bool },
     /// The token of each character, and of each byte (`<0x0A>`) for the others.
     Characters {
         known: HashMap<char, u32>,
@@ -53,10 +56,10 @@ struct Merge {
 }
 
 impl Symbols {
-    /// Bytes by their stand-ins; `id` knows tokens by name.
-    pub(super) fn bytes(id: impl Fn(&str) -> Option<u32>) -> Self {
+    /// Bytes by their stand-ins; `id` knows tokens by name. `joins_over_missing` is the crate's way.
+    pub(super) fn bytes(id: impl Fn(&str) -> Option<u32>, joins_over_missing: bool) -> Self {
         let token = |byte: usize| id(super::byte_level::symbol(byte as u8).encode_utf8(&mut [0; 4])).unwrap_or(MISSING);
-        Self::Bytes(Box::new(std::array::from_fn(token)))
+        Self::Bytes { tokens: Box::new(std::array::from_fn(token)), joins_over_missing }
     }
 
     /// The characters among these tokens, of which `space` is a space; `prefix` puts one before each line.
@@ -92,7 +95,7 @@ impl Bpe {
 
     /// One for all words of a text: it keeps its memory.
     pub(super) fn merger(&self) -> Merger<'_> {
-        Merger { bpe: self, parts: Vec::new(), links: Vec::new(), queue: BinaryHeap::new() }
+        Merger { bpe: self, parts: Vec::new(), skipped: 0, links: Vec::new(), queue: BinaryHeap::new() }
     }
 }
 
@@ -101,6 +104,8 @@ impl Bpe {
 pub(super) struct Merger<'b> {
     bpe: &'b Bpe,
     parts: Vec<Part>,
+    /// Bytes of the word before the first part.
+    skipped: usize,
     links: Vec<Link>,
     /// Rank and part of what may be joined, in one number.
     queue: BinaryHeap<Reverse<u64>>,
@@ -135,7 +140,7 @@ impl Merger<'_> {
         } else {
             self.merge_by_queue();
         }
-        let mut start = 0;
+        let mut start = self.skipped;
         for part in &self.parts {
             let range = start..start + part.len as usize;
             start = range.end;
@@ -150,8 +155,17 @@ impl Merger<'_> {
     fn split(&mut self, word: &str) {
         let part = |id, len| Part { id, len, merge: Merge::NONE };
         self.parts.clear();
+        self.skipped = 0;
         match &self.bpe.symbols {
-            Symbols::Bytes(bytes) => self.parts.extend(word.bytes().map(|byte| part(bytes[usize::from(byte)], 1))),
+            Symbols::Bytes { tokens, joins_over_missing } => {
+                for byte in word.bytes() {
+                    match (tokens[usize::from(byte)], self.parts.last_mut()) {
+                        (MISSING, Some(last)) if *joins_over_missing => last.len += 1,
+                        (MISSING, None) if *joins_over_missing => self.skipped += 1,
+                        (id, _) => self.parts.push(part(id, 1)),
+                    }
+                }
+            }
             Symbols::Characters { known, space, prefix, .. } => {
                 let id = |c: char| known.get(if c == ' ' { space } else { &c }).copied().unwrap_or(MISSING);
                 if *prefix && !word.starts_with([' ', *space, '\n']) {
@@ -171,6 +185,7 @@ impl Merger<'_> {
 
     fn merge_by_scanning(&mut self) {
         loop {
+            work::count(self.parts.len());
             let earliest = self.parts.iter().enumerate().min_by_key(|(_, part)| part.merge.rank);
             let Some((at, &Part { merge, .. })) = earliest.filter(|(_, part)| part.merge.rank != NO_MERGE) else {
                 break;
@@ -196,6 +211,7 @@ impl Merger<'_> {
             self.push(at);
         }
         while let Some(Reverse(entry)) = self.queue.pop() {
+            work::count(1);
             let (rank, at) = ((entry >> 32) as u32, entry as u32 as usize);
             // A part that has changed since has another rank.
             if self.parts[at].merge.rank != rank {

@@ -5,6 +5,7 @@
 
 mod vocab;
 
+use super::added::AddedTokens;
 use super::bpe::{Bpe, Symbols};
 use super::charsmap::Charsmap;
 use super::decoder::TokenDecoder;
@@ -54,7 +55,7 @@ fn build_bpe(metadata: &Metadata, pre: &str) -> Result<Tokenizer, TextError> {
         .ok_or_else(|| metadata.error("the pre-tokenizer's expressions cannot be read"))?;
     let vocab = Vocab::read(metadata)?;
     let (symbols, decoder) = match pre.alphabet {
-        Alphabet::Bytes => (Symbols::bytes(|name| vocab.get(name)), TokenDecoder::byte_level()),
+        Alphabet::Bytes => (Symbols::bytes(|name| vocab.get(name), false), TokenDecoder::byte_level()),
         Alphabet::Characters => (Symbols::characters(vocab.iter(), ' ', false), TokenDecoder::characters()),
         Alphabet::Metaspace { prefix } => (Symbols::characters(vocab.iter(), SPACE, prefix), TokenDecoder::spm(prefix)),
     };
@@ -123,6 +124,7 @@ fn finish(
     let name = |id: Option<u32>| id.map(|id| vocab.tokens[id as usize].clone());
     let by_hand = ByHand {
         method,
+        added: AddedTokens::new(&inner),
         prefix: edges.prefix.into_iter().collect(),
         suffix: edges.suffix.into_iter().collect(),
         offsets: true,

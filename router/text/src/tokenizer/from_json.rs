@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::added::AddedTokens;
 use super::bpe::{Bpe, Symbols};
 use super::pieces::MAX_VOCAB;
 use super::words::Words;
@@ -29,10 +30,11 @@ pub(super) fn by_hand(json: &Value, inner: &tokenizers::Tokenizer) -> Option<ByH
     let words = Words::from_json(&json["pre_tokenizer"])?;
     let bpe = bpe(&json["model"])?;
     let (prefix, suffix) = added_around(inner)?;
-    Some(ByHand { method: Method::Words(words, bpe), prefix, suffix, offsets: false })
+    let added = AddedTokens::new(inner);
+    Some(ByHand { method: Method::Words(words, bpe), added, prefix, suffix, offsets: false })
 }
 
-/// A model without dropout, marks on words, or bytes that have no token.
+/// A model without dropout or marks on words.
 fn bpe(model: &Value) -> Option<Bpe> {
     let is_empty = |name: &str| model[name].is_null() || model[name] == "";
     let plain = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"].iter().all(|name| is_empty(name));
@@ -43,7 +45,7 @@ fn bpe(model: &Value) -> Option<Bpe> {
     let vocab: HashMap<&str, u32> =
         model["vocab"].as_object()?.iter().map(|(token, id)| entry((token.as_str(), id))).collect::<Option<_>>()?;
     let id = |token: &str| vocab.get(token).copied();
-    (0..=255).map(byte_level::symbol).all(|symbol| id(symbol.encode_utf8(&mut [0; 4])).is_some()).then_some(())?;
+    let symbols = symbols(model, id)?;
     let merges: Vec<[u32; 3]> =
         model["merges"].as_array()?.iter().map(|merge| joined(merge, id)).collect::<Option<_>>()?;
     // Of two merges of one pair the crate takes the later.
@@ -51,7 +53,16 @@ fn bpe(model: &Value) -> Option<Bpe> {
     (pairs.len() == merges.len()).then_some(())?;
     let whole = vocab.iter().filter_map(|(token, &id)| Some((byte_level::written_bytes(token)?, id)));
     let ignore_merges = model["ignore_merges"] == true;
-    Some(Bpe::new(Symbols::bytes(id), merges).with_whole(whole.filter(|_| ignore_merges)))
+    Some(Bpe::new(symbols, merges).with_whole(whole.filter(|_| ignore_merges)))
+}
+
+/// The bytes' tokens; one that has none is unknown, or left out where nothing stands for that.
+fn symbols(model: &Value, id: impl Fn(&str) -> Option<u32>) -> Option<Symbols> {
+    let unknown = model["unk_token"].as_str().filter(|name| !name.is_empty());
+    let is_whole = (0..=255).map(byte_level::symbol).all(|symbol| id(symbol.encode_utf8(&mut [0; 4])).is_some());
+    let is_fused = unknown.is_some() && model["fuse_unk"] == true;
+    (is_whole || !is_fused && model["byte_fallback"] != true).then_some(())?;
+    Some(Symbols::bytes(|symbol| id(symbol).or_else(|| id(unknown?)), true))
 }
 
 /// `["a", "b"]`, or `"a b"` in older files.

@@ -157,6 +157,12 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().flat_map(|pre| pre.names).copied()
 }
 
+/// One name a line.
+#[cfg(test)]
+pub(super) fn first_names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|pre| pre.names[0])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

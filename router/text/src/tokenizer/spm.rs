@@ -8,6 +8,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
 
+use super::work;
+
 /// What stands for a space in a token's name.
 pub(super) const SPACE: char = '▁';
 
@@ -79,11 +81,13 @@ impl Spm {
             let next = (end < text.len()).then_some(index + 1);
             symbols.push(Symbol { start, end, prev: index.checked_sub(1), next });
         }
+        work::count(symbols.len());
         let mut pairs = BinaryHeap::new();
         for right in 1..symbols.len() {
             pairs.extend(self.pair(text, &symbols, Some(right - 1), Some(right)));
         }
         while let Some(pair) = pairs.pop() {
+            work::count(1);
             let (left, right) = (symbols[pair.left], symbols[pair.right]);
             // One of them has been joined to something else since.
             if left.end == left.start || right.end == right.start || (left.start, right.end) != (pair.start, pair.end) {

@@ -87,6 +87,21 @@ fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
         json["pre_tokenizer"] = split(QWEN2_JSON);
         json["normalizer"] = json!({"type": "NFC"});
     });
+    let lacking = |unknown: Value| {
+        tiny_with(|json| {
+            json["model"]["unk_token"] = unknown;
+            // The second byte of `é` and of `e\u{301}`'s mark, and the letter `w`.
+            for symbol in ["©", "ģ", "w", "Ġw", "Ġwor", "Ġworl", "Ġworld"] {
+                json["model"]["vocab"].as_object_mut().unwrap().remove(symbol);
+            }
+            json["model"]["merges"].as_array_mut().unwrap().retain(|pair| {
+                let pair = pair[0].as_str().unwrap().to_owned() + pair[1].as_str().unwrap();
+                !pair.contains('w') && pair != "Ã©"
+            });
+        })
+        .unwrap()
+    };
+    let (vanishing, unknown) = (lacking(Value::Null), lacking("!".into()));
     let alphabet = [
         "Hello",
         "the",
@@ -108,7 +123,7 @@ fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
         "  ",
     ];
     let mut random = Random::new(9);
-    for tokenizer in [tiny(), llama3.unwrap(), qwen2.unwrap()] {
+    for tokenizer in [tiny(), llama3.unwrap(), qwen2.unwrap(), vanishing, unknown] {
         assert!(tokenizer.by_hand.is_some());
         for _ in 0..1000 {
             let text = random.string(&alphabet, 12);
@@ -242,7 +257,7 @@ fn a_broken_header_names_its_key() {
 }
 
 /// Unknown, beginning, end; bytes; then tokens of which some have one score, a user-defined one at the end.
-fn spm_header(tokens: &[(&str, f32)]) -> GgufWriter {
+pub(super) fn spm_header(tokens: &[(&str, f32)]) -> GgufWriter {
     let marked = ["<unk>", "<s>", "</s>"].into_iter().map(str::to_owned);
     let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
     let names = marked.chain(bytes).chain(tokens.iter().map(|(name, _)| (*name).to_owned()));
@@ -256,7 +271,7 @@ fn spm_header(tokens: &[(&str, f32)]) -> GgufWriter {
         .floats("tokenizer.ggml.scores", &scores)
 }
 
-const SPM_TOKENS: [(&str, f32); 10] = [
+pub(super) const SPM_TOKENS: [(&str, f32); 10] = [
     ("▁", -9.0),
     ("a", -9.0),
     ("b", -9.0),

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::charsmap::Charsmap;
-use super::pair_map::PairMap;
 use super::spm::SPACE;
+use super::trie::Trie;
 
 /// An unknown character costs so much more than the worst token.
 const UNKNOWN_PENALTY: f32 = 10.0;
@@ -16,7 +16,7 @@ const UNKNOWN_PENALTY: f32 = 10.0;
 /// A vocabulary with what is done to a text before.
 #[derive(Debug)]
 pub(super) struct Unigram {
-    trie: Trie,
+    trie: Trie<(u32, f64)>,
     unknown: u32,
     unknown_score: f64,
     charsmap: Charsmap,
@@ -61,7 +61,7 @@ impl Unigram {
     ) -> Self {
         let mut trie = Trie::new();
         for (token, id, score) in tokens {
-            trie.insert(token, id, score.map_or(0.0, f64::from));
+            trie.insert(token.as_bytes(), (id, score.map_or(0.0, f64::from)));
         }
         Self { trie, unknown, unknown_score: f64::from(worst - UNKNOWN_PENALTY), charsmap, spaces }
     }
@@ -96,7 +96,7 @@ impl Unigram {
                 }
             };
             let mut is_known = false;
-            self.trie.prefixes(&text.as_bytes()[start..], |len, id, score| {
+            self.trie.prefixes(&text.as_bytes()[start..], |len, (id, score)| {
                 is_known |= start + len == next;
                 offer(start + len, id, score);
             });
@@ -144,45 +144,6 @@ impl Normalized {
     fn push(&mut self, c: char, origin: &Range<usize>) {
         self.text.push(c);
         self.origins.resize(self.text.len(), origin.start as u32..origin.end as u32);
-    }
-}
-
-/// Tokens by their bytes.
-#[derive(Debug)]
-struct Trie {
-    /// The node behind a node and a byte.
-    edges: PairMap<u32>,
-    /// The token that ends at a node.
-    tokens: Vec<Option<(u32, f64)>>,
-}
-
-impl Trie {
-    fn new() -> Self {
-        Self { edges: PairMap::new(), tokens: vec![None] }
-    }
-
-    fn insert(&mut self, token: &str, id: u32, score: f64) {
-        let mut node = 0;
-        for byte in token.bytes() {
-            let new = self.tokens.len() as u32;
-            node = self.edges.get_or_insert((node, byte.into()), new);
-            if node == new {
-                self.tokens.push(None);
-            }
-        }
-        self.tokens[node as usize] = Some((id, score));
-    }
-
-    /// Calls `take` with the length, id and score of each token that `text` begins with, the shortest first.
-    fn prefixes(&self, text: &[u8], mut take: impl FnMut(usize, u32, f64)) {
-        let mut node = 0;
-        for (index, &byte) in text.iter().enumerate() {
-            let Some(next) = self.edges.get((node, byte.into())) else { return };
-            node = next;
-            if let Some((id, score)) = self.tokens[node as usize] {
-                take(index + 1, id, score);
-            }
-        }
     }
 }
 

@@ -21,11 +21,11 @@ fn random_vocabulary(random: &mut Random) -> (Vec<String>, Vec<(String, String)>
     (tokens, merges)
 }
 
-fn build(tokens: &[String], merges: &[(String, String)]) -> Bpe {
+fn build(tokens: &[String], merges: &[(String, String)], joins_over_missing: bool) -> Bpe {
     let id = |name: &str| tokens.iter().position(|token| token == name).map(|index| index as u32);
     let merges =
         merges.iter().map(|(left, right)| [left, right, &format!("{left}{right}")].map(|name| id(name).unwrap()));
-    Bpe::new(Symbols::bytes(id), merges)
+    Bpe::new(Symbols::bytes(id, joins_over_missing), merges)
 }
 
 fn merged(bpe: &Bpe, word: &str) -> Vec<(u32, Range<usize>)> {
@@ -41,7 +41,7 @@ fn short_and_long_words_merge_as_in_the_tokenizers_crate() {
         let (tokens, merges) = random_vocabulary(&mut random);
         let vocab: Vocab = tokens.iter().cloned().zip(0..).collect();
         let expected = BPE::builder().vocab_and_merges(vocab, merges.clone()).build().unwrap();
-        let ours = build(&tokens, &merges);
+        let ours = build(&tokens, &merges, true);
         for max_len in [8, MAX_SCANNED, MAX_SCANNED + 2, 300] {
             let word = random.string(&LETTERS, max_len);
             let expected: Vec<(u32, Range<usize>)> = expected
@@ -56,16 +56,24 @@ fn short_and_long_words_merge_as_in_the_tokenizers_crate() {
 }
 
 #[test]
+fn over_a_byte_without_a_token_its_neighbours_join_if_so_wanted() {
+    let tokens = ["a", "b", "ab"].map(str::to_owned);
+    let bpe = build(&tokens, &[("a".to_owned(), "b".to_owned())], true);
+    assert_eq!(merged(&bpe, "?a?b"), [(2, 1..4)]);
+    assert_eq!(merged(&bpe, "??"), []);
+}
+
+#[test]
 fn a_byte_without_a_token_inside_a_character_is_left_out() {
     let tokens = ["a", "Ã"].map(str::to_owned);
-    assert_eq!(merged(&build(&tokens, &[]), "aéa"), [(0, 0..1), (1, 1..2), (0, 3..4)]);
+    assert_eq!(merged(&build(&tokens, &[], false), "aéa"), [(0, 0..1), (1, 1..2), (0, 3..4)]);
 }
 
 #[test]
 fn of_two_merges_of_one_pair_the_first_counts() {
     let tokens = ["a", "b", "ab", "ba"].map(str::to_owned);
     let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
-    let bpe = build(&tokens, &[pair("a", "b"), pair("b", "a"), pair("a", "b")]);
+    let bpe = build(&tokens, &[pair("a", "b"), pair("b", "a"), pair("a", "b")], false);
     assert_eq!(merged(&bpe, "aba"), [(2, 0..2), (0, 2..3)]);
 }
 

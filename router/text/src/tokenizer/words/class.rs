@@ -2,6 +2,8 @@
 
 use regex_syntax::hir::ClassUnicode;
 
+use crate::tokenizer::work;
+
 #[derive(Debug)]
 pub(super) struct CharClass {
     ascii: u128,
@@ -27,13 +29,24 @@ impl CharClass {
     /// Bytes and characters of the run of this class that `text` begins with, of `max` characters at most.
     pub(super) fn run(&self, text: &str, max: u32) -> (usize, u32) {
         let (mut len, mut count) = (0, 0);
-        for c in text.chars() {
-            if count == max || !self.holds(c) {
+        while count < max {
+            let char_len = match text.as_bytes().get(len) {
+                Some(byte) if byte.is_ascii() => usize::from(self.ascii >> byte & 1 == 1),
+                Some(_) => text[len..].chars().next().filter(|&c| self.holds(c)).map_or(0, char::len_utf8),
+                None => 0,
+            };
+            if char_len == 0 {
                 break;
             }
-            (len, count) = (len + c.len_utf8(), count + 1);
+            (len, count) = (len + char_len, count + 1);
         }
+        work::count(count as usize + 1);
         (len, count)
+    }
+
+    /// A bit for each ASCII character.
+    pub(super) fn ascii(&self) -> u128 {
+        self.ascii
     }
 }
 

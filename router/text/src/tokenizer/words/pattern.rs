@@ -7,10 +7,18 @@
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::class::CharClass;
+use crate::tokenizer::work;
 
 /// Alternatives, the first that matches wins.
 #[derive(Debug)]
-pub(super) struct Pattern(Vec<Vec<Step>>);
+pub(super) struct Pattern(Vec<Alternative>);
+
+#[derive(Debug)]
+struct Alternative {
+    steps: Vec<Step>,
+    /// The ASCII characters that a match may begin with: most places rule out most alternatives by this alone.
+    first: u128,
+}
 
 #[derive(Debug)]
 enum Step {
@@ -29,7 +37,8 @@ const BEFORE_SPACE: &str = r"(?!\S)";
 impl Pattern {
     /// Reads an expression; `None` for one that needs more than the above.
     pub(super) fn parse(expression: &str) -> Option<Self> {
-        alternatives(expression).into_iter().map(sequence).collect::<Option<_>>().map(Self)
+        let build = |text| sequence(text).map(|steps| Alternative { first: first_ascii(&steps), steps });
+        alternatives(expression).into_iter().map(build).collect::<Option<_>>().map(Self)
     }
 
     /// Calls `matched` and `between` with what matches in turn and what lies between; joined they are the text.
@@ -55,8 +64,10 @@ impl Pattern {
     }
 
     fn match_at(&self, text: &str, at: usize, dead: &mut [usize]) -> Option<usize> {
-        for (steps, dead) in self.0.iter().zip(dead) {
-            if at < *dead {
+        work::count(1);
+        let next = text.as_bytes()[at];
+        for (Alternative { steps, first }, dead) in self.0.iter().zip(dead) {
+            if at < *dead || next.is_ascii() && first >> next & 1 == 0 {
                 continue;
             }
             if let Some(end) = run_steps(steps, text, at) {
@@ -67,6 +78,18 @@ impl Pattern {
             }
         }
         None
+    }
+}
+
+/// What a match of these steps may begin with; everything if it may be empty.
+fn first_ascii(steps: &[Step]) -> u128 {
+    match steps.split_first() {
+        Some((Step::Chars { class, min: 0, .. }, rest)) => class.ascii() | first_ascii(rest),
+        Some((Step::Chars { class, .. }, _)) => class.ascii(),
+        Some((Step::Group { alternatives, min: 1.., .. }, _)) => {
+            alternatives.iter().map(|steps| first_ascii(steps)).fold(0, |all, one| all | one)
+        }
+        Some((Step::Group { .. } | Step::BeforeSpace | Step::End, _)) | None => u128::MAX,
     }
 }
 
