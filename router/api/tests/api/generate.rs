@@ -220,6 +220,18 @@ async fn the_best_of_several_has_the_highest_logprob_per_token_and_the_others_ar
 }
 
 #[tokio::test]
+async fn the_prompt_of_several_is_scored_once_and_told_with_each() {
+    let tokens = FakeTokens::InTurn(vec![vec![HELLO], vec![WORLD]]);
+    let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
+    let parameters = json!({ "best_of": 2, "do_sample": true, "max_new_tokens": 1, "decoder_input_details": true });
+    let details = server.generate("Hello and", parameters).await.ok()["details"].clone();
+    assert_eq!(details["prefill"][1], json!({ "id": AND, "text": " and", "logprob": -0.625 }));
+    assert_eq!(details["best_of_sequences"][0]["prefill"], details["prefill"]);
+    let asks: Vec<i32> = server.worker.samplings().iter().map(|sampling| sampling.num_prompt_logprobs).collect();
+    assert_eq!(asks, [0, -1]);
+}
+
+#[tokio::test]
 async fn the_best_is_found_without_details_too() {
     let tokens = FakeTokens::InTurn(vec![vec![HELLO], vec![WORLD]]);
     let server = server_of(FakeScript { tokens, ..FakeScript::default() }, |_| {}).await;
