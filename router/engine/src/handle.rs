@@ -103,7 +103,7 @@ pub struct EngineRequest {
     pub token_ids: Vec<u32>,
     /// Bound on generated tokens.
     pub max_new_tokens: u32,
-    /// Before this many generated tokens no stop id ends it.
+    /// No stop id among its first so many generated tokens ends it.
     pub min_new_tokens: u32,
     /// Ids that end it.
     pub stop_token_ids: Vec<u32>,

@@ -33,7 +33,7 @@ pub struct NewRequest {
     pub num_prompt_tokens: u32,
     /// Bound on generated tokens, those already in `token_ids` included.
     pub max_new_tokens: u32,
-    /// Before this many generated tokens no stop id ends it.
+    /// No stop id among its first so many generated tokens ends it.
     pub min_new_tokens: u32,
     /// Ids that end it, sorted. Empty: only the length does.
     pub stop_token_ids: Vec<u32>,

@@ -168,7 +168,7 @@ impl Sequence {
     pub(crate) fn accept(&mut self, token_id: u32) -> Option<FinishReason> {
         self.request.token_ids.push(token_id);
         let num_generated = self.num_generated();
-        let may_stop = num_generated >= self.request.min_new_tokens;
+        let may_stop = num_generated > self.request.min_new_tokens;
         if may_stop && self.request.stop_token_ids.binary_search(&token_id).is_ok() {
             return Some(FinishReason::StopToken(token_id));
         }

@@ -216,6 +216,15 @@ async fn min_tokens_reaches_the_worker_with_the_end_tokens() {
     assert!(sampling.end_token_ids.chunks(4).any(|id| id == END.to_le_bytes()));
 }
 
+/// The scheduler ended it there, where its reader waited for more: an incomplete generation.
+#[tokio::test]
+async fn an_end_token_on_the_last_place_of_the_minimum_does_not_end_it() {
+    let server = server(&[HELLO, END, WORLD, END]).await;
+    let answer = server.chat(json!({ "min_tokens": 2 })).await.ok();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello world");
+    assert_eq!(answer["usage"]["completion_tokens"], 4);
+}
+
 #[tokio::test]
 async fn a_stop_string_ends_nothing_before_min_tokens() {
     let server = server(&[HELLO, WORLD, HELLO, WORLD]).await;

@@ -27,11 +27,11 @@ fn a_stop_id_as_the_last_token_allowed_counts_as_a_stop() {
 }
 
 #[test]
-fn no_stop_id_ends_it_before_the_minimum() {
+fn no_stop_id_within_the_minimum_ends_it() {
     let mut rig = Rig::new(limits());
     rig.submit(NewRequest { min_new_tokens: 3, ..stopping(1, 9) });
     rig.run();
-    assert_eq!((rig.tokens(1).len(), rig.end(1)), (3, Some(FinishReason::StopToken(TOKEN))));
+    assert_eq!((rig.tokens(1).len(), rig.end(1)), (4, Some(FinishReason::StopToken(TOKEN))));
 }
 
 #[test]

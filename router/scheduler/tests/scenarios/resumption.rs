@@ -37,7 +37,7 @@ fn a_lost_group_ends_nobody_and_tells_nothing_twice() {
 #[test]
 fn minimum_and_stop_ids_stand_where_they_stood() {
     let mut rig = Rig::new(Limits { run_ahead: 0, ..limits() });
-    rig.submit(NewRequest { stop_token_ids: vec![TOKEN], min_new_tokens: 3, ..request(1, prompt(1, 3), 9) });
+    rig.submit(NewRequest { stop_token_ids: vec![TOKEN], min_new_tokens: 2, ..request(1, prompt(1, 3), 9) });
     rig.step();
     lose(&mut rig);
     rig.step();

@@ -80,7 +80,7 @@ impl Record {
     }
 
     fn end_after(&self, token_id: u32) -> Option<FinishReason> {
-        let may_stop = self.num_generated() >= self.request.min_new_tokens;
+        let may_stop = self.num_generated() > self.request.min_new_tokens;
         if may_stop && self.request.stop_token_ids.contains(&token_id) {
             Some(FinishReason::StopToken(token_id))
         } else {

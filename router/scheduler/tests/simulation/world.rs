@@ -361,7 +361,7 @@ impl World {
         let record = &mut self.records[id.0 as usize];
         record.deliver(token_id, num_generated, self.swarm.vocab_size);
         let is_stop = record.request.stop_token_ids.contains(&token_id);
-        sometimes!(self.coverage, is_stop && num_generated < record.request.min_new_tokens, StopHeldOffByMinimum);
+        sometimes!(self.coverage, is_stop && num_generated <= record.request.min_new_tokens, StopHeldOffByMinimum);
         let is_last = num_generated == record.request.max_new_tokens;
         let has_stopped = matches!(record.due, Some(FinishReason::StopToken(_)));
         sometimes!(self.coverage, is_last && has_stopped, StopAtLastToken);
