@@ -36,6 +36,8 @@ class GeGluMlp(SwiGluMlp):
 class GeluMlp:
     """down(gelu(up(x))), gelu by its tanh approximation: GPT-2's. Source: arXiv 1606.08415."""
 
+    kind: ActivationKind = "gelu_tanh"
+
     def __init__(self, spec: DecoderSpec, loader: LayerLoader) -> None:
         """Read this rank's neurons."""
         width = spec.intermediate_size
@@ -44,4 +46,10 @@ class GeluMlp:
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
-        return self._down(activation(self._up(x_TD), "gelu_tanh"))
+        return self._down(activation(self._up(x_TD), self.kind))
+
+
+class ExactGeluMlp(GeluMlp):
+    """The same with the exact gelu."""
+
+    kind = "gelu"

@@ -101,3 +101,20 @@ class ParallelBlock:
         """(what is to be added, the residual to add it to)."""
         normed_TD, residual_TD = self._norm(x_TD, residual_TD)
         return self._attention(normed_TD, kv, step) + self._mlp(normed_TD), residual_TD
+
+
+class TwoNormParallelBlock(ParallelBlock):
+    """x + attention(norm(x)) + mlp(norm'(x)), each half behind a norm of its own: GPT-NeoX's. arXiv 2204.06745."""
+
+    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
+        """Build the components that the description names."""
+        super().__init__(spec, loader, backend)
+        self._mlp_norm = resolve(spec.norm)(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
+        normed_TD, residual_TD = self._norm(x_TD, residual_TD)
+        attended_TD = self._attention(normed_TD, kv, step)
+        return attended_TD + self._mlp(self._mlp_norm(residual_TD, None)[0]), residual_TD

@@ -51,6 +51,16 @@ class GgufConfig:
         self._read.add(key)
         return self.file.number(f"{self.architecture}.{key}", default)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """A boolean. Raises: ModelRefusedError naming the key and its value."""
+        self._read.add(key)
+        value = self.file.metadata.get(f"{self.architecture}.{key}", default)
+        if not isinstance(value, bool):
+            raise ModelRefusedError(
+                f"`{self.architecture}.{key}` of `{self.file.path}` is `{value}`, expected true or false"
+            )
+        return value
+
     def require(self, key: str, supported: int) -> None:
         """Refuse a value other than `supported`; absent passes."""
         self._read.add(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -97,6 +97,16 @@ def merged(
     return names
 
 
+def merged_by_head(template: str, roles: Sequence[str], head_dim: int) -> dict[str, WeightName]:
+    """Names of the parts of a matrix that merges several head by head, all of equal width; and of its bias."""
+    names: dict[str, WeightName] = {}
+    bias = template.removesuffix("weight") + "bias"
+    for part, role in enumerate(roles):
+        arrange = rows_of_heads(part, len(roles), head_dim)
+        names |= {role: WeightName(template, arrange), f"{role}.bias": WeightName(bias, of_vector(arrange))}
+    return names
+
+
 def divided_by_layer(
     names: Mapping[str, WeightName], num_layers: int, dense_layers: Collection[int]
 ) -> dict[str, WeightName]:
@@ -144,6 +154,16 @@ def with_adjacent_rotary(
 def rows(start: int, stop: int) -> Arrangement:
     """One part of a matrix that merges several."""
     return lambda tensor: tensor.rows(start, stop)
+
+
+def rows_of_heads(part: int, num_parts: int, head_dim: int) -> Arrangement:
+    """One part of a matrix in which a head's rows of every part lie together."""
+
+    def arrange(tensor: StoredTensor) -> StoredTensor:
+        order = np.arange(tensor.num_rows).reshape(-1, num_parts, head_dim)[:, part]
+        return tensor.reorder_rows(order.reshape(-1))
+
+    return arrange
 
 
 def elements(start: int, stop: int) -> Arrangement:

@@ -82,7 +82,7 @@ class StoredTensor:
         return dataclasses.replace(self, num_columns=stop - start, data=data)
 
     def reorder_rows(self, order: npt.NDArray[np.int64]) -> StoredTensor:
-        """Row i of the result is row `order[i]`. Copies."""
+        """Row i of the result is row `order[i]`; those that `order` lacks are left out. Copies."""
         return dataclasses.replace(self, data=self.data[order])
 
     def transposed(self) -> StoredTensor:

@@ -9,7 +9,7 @@ from forebay_kernels.ops.quantize_blocks import quantize_blocks
 from forebay_worker.layers import loading
 from forebay_worker.layers.attention import GroupedQueryAttention, JointlyNormedAttention
 from forebay_worker.layers.fused_sublayers import FusedAttention, FusedMlp
-from forebay_worker.layers.mlp import GeluMlp, SwiGluMlp
+from forebay_worker.layers.mlp import ExactGeluMlp, GeluMlp, SwiGluMlp
 from forebay_worker.layers.sublayers import AttentionAfterNorm, MlpAfterNorm
 from forebay_worker.models import blocks
 from forebay_worker.quantization.gguf import GgufLinear
@@ -25,6 +25,7 @@ NOT_FUSED = {
     "CohereForCausalLM": (GroupedQueryAttention, SwiGluMlp),
     "Cohere2ForCausalLM": (GroupedQueryAttention, SwiGluMlp),
     "PhiForCausalLM": (GroupedQueryAttention, GeluMlp),
+    "GPTNeoXForCausalLM": (GroupedQueryAttention, ExactGeluMlp),
     "GPT2LMHeadModel": (AttentionAfterNorm, MlpAfterNorm),
     "Olmo2ForCausalLM": (JointlyNormedAttention, SwiGluMlp),
     "Starcoder2ForCausalLM": (AttentionAfterNorm, MlpAfterNorm),

@@ -29,6 +29,7 @@ CASES = {
     ),
     "gpt2": ("gpt2", "GPT2LMHeadModel", TINY_CONFIGS["GPT2LMHeadModel"]),
     "glm4": ("glm4", "Glm4ForCausalLM", TINY_CONFIGS["Glm4ForCausalLM"]),
+    "gptneox": ("gptneox", "GPTNeoXForCausalLM", TINY_CONFIGS["GPTNeoXForCausalLM"]),
     "granite": ("granite", "GraniteForCausalLM", TINY_CONFIGS["GraniteForCausalLM"]),
     "llama": ("llama", "LlamaForCausalLM", {**TINY, "attention_bias": True}),
     "llama, linear rope": ("llama", "LlamaForCausalLM", {**TINY, "rope_parameters": LINEAR}),

@@ -32,6 +32,8 @@ EXPERTS = {"num_experts_per_tok": 2, "norm_topk_prob": True, "moe_intermediate_s
 
 GEMMA = {**TINY, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": WINDOW, "pad_token_id": 0}
 
+NEOX = {**TINY, "num_key_value_heads": 4, "eos_token_id": 0}
+
 TINY_GPT2 = {
     "n_layer": 2,
     "n_embd": 64,
@@ -63,6 +65,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "logit_scale": 0.5,
     },
     "GPT2LMHeadModel": TINY_GPT2,
+    "GPTNeoXForCausalLM": NEOX,
     "GemmaForCausalLM": {**TINY, "head_dim": 32, "pad_token_id": 0},
     "Gemma2ForCausalLM": {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 20.0},
     "Gemma3ForCausalLM": {**GEMMA, "num_hidden_layers": 3, "sliding_window_pattern": 3},
@@ -152,6 +155,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "starcoder2, no biases of matrices": ("Starcoder2ForCausalLM", {**TINY, "use_bias": False}),
+    "gpt_neox, one half after the other": (
+        "GPTNeoXForCausalLM",
+        {**NEOX, "use_parallel_residual": False, "hidden_act": "gelu_new"},
+    ),
     "gemma3, stretched": (
         "Gemma3ForCausalLM",
         {
