@@ -4,6 +4,7 @@
 //! Used by the test of the same name and by the example `soak`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_macros, clippy::print_stderr)]
 
+mod answers;
 mod cover;
 mod coverage;
 mod liveness;
