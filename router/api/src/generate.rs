@@ -78,10 +78,6 @@ async fn start(
     let token_limits = state.token_limits()?;
     let (mut job, Encoded { prompts, bad_words }) = encode(state, &model.text, job).await?;
     job.sampling = job.sampling.seeded();
-    if let Some(num_top) = job.prompt_logprobs {
-        let num_tokens = prompts.iter().map(|prompt| prompt.ids.len()).sum();
-        validation::num_prompt_logprobs(num_tokens, num_top, job.num_choices)?;
-    }
     let mut requests = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let asked = job.max_new_tokens;
@@ -90,6 +86,10 @@ async fn start(
         record.validated(prompt.ids.len(), max_new_tokens);
         let request = engine_request(&job, &prompt, &bad_words, max_new_tokens, &model.text.end_token_ids);
         requests.push((Arc::new(prompt), request));
+    }
+    if let Some(num_top) = job.prompt_logprobs {
+        let num_tokens = requests.iter().map(|(prompt, _)| prompt.ids.len()).sum();
+        validation::num_prompt_logprobs(num_tokens, num_top, job.num_choices)?;
     }
     let mut generations = Vec::new();
     for (prompt, request) in requests {
