@@ -110,8 +110,8 @@ fn take_inputs(fields: &mut Fields) -> Result<ChatInputs, ApiError> {
     let messages = messages::normalize(fields.require::<Vec<Map<String, Value>>>("messages")?)?;
     let continues: Option<bool> = fields.take("continue_final_message")?;
     let opens: Option<bool> = fields.take("add_generation_prompt")?;
-    // If the request says neither, the last message decides; saying one says the other.
-    let continues = continues.unwrap_or_else(|| opens.map_or(messages::ends_with_assistant(&messages), |opens| !opens));
+    // Unless the request says it, the last message decides, but opening a message says that none is continued.
+    let continues = continues.unwrap_or_else(|| opens != Some(true) && messages::ends_with_assistant(&messages));
     let opens = opens.unwrap_or(!continues);
     if continues && opens {
         let message = "`continue_final_message` and `add_generation_prompt` must not both be true";

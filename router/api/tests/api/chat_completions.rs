@@ -39,6 +39,13 @@ async fn the_template_writes_the_prompt() {
 }
 
 #[tokio::test]
+async fn a_chat_without_an_opened_answer_was_refused() {
+    let server = server(&[END]).await;
+    server.chat(json!({ "add_generation_prompt": false })).await.ok();
+    assert_eq!(server.last_prompt(), [306, 287, 198, HELLO, END, 198]);
+}
+
+#[tokio::test]
 async fn a_last_message_of_the_assistant_is_continued() {
     let server = server(&[END]).await;
     let messages = json!([{ "role": "user", "content": "Hello" }, { "role": "assistant", "content": "Hello" }]);
