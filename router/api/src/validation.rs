@@ -62,7 +62,7 @@ fn too_long(dialect: Dialect, num_prompt_tokens: usize, max_new_tokens: u64, max
             "max_tokens",
             format!(
                 "the model's maximum context length is {max_total_tokens} tokens; given: {num_prompt_tokens} prompt \
-                 tokens and `max_tokens` {max_new_tokens}"
+                 tokens and {max_new_tokens} `max_tokens` (or `max_completion_tokens`)"
             ),
         ),
     }
