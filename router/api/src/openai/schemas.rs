@@ -9,10 +9,12 @@ pub(crate) fn schemas(limits: &Limits) -> Vec<(&'static str, Schema)> {
     let chat_choice =
         |message: &str| choice().property(message, named("Message")).property("logprobs", chat_logprobs());
     let text_choice = choice().property("text", string()).property("logprobs", named("CompletionLogprobs").or_null());
+    let whole_choice = text_choice.clone().optional("prompt_logprobs", named("PromptLogprobs"));
+    let chat = answer("chat.completion", named("ChatChoice"), named("Usage"));
     let models = object().property("object", words(&["list"])).property("data", list(named("Model")));
     vec![
         ("ChatRequest", chat_completions::BODY.schema(limits)),
-        ("ChatCompletion", answer("chat.completion", named("ChatChoice"), named("Usage"))),
+        ("ChatCompletion", chat.optional("prompt_logprobs", named("PromptLogprobs"))),
         ("ChatCompletionChunk", answer("chat.completion.chunk", named("ChatChunkChoice"), chunk_usage())),
         ("ChatChoice", chat_choice("message")),
         ("ChatChunkChoice", chat_choice("delta")),
@@ -20,9 +22,11 @@ pub(crate) fn schemas(limits: &Limits) -> Vec<(&'static str, Schema)> {
         ("ScoredToken", scored_token()),
         ("CompletionRequest", completions::BODY.schema(limits)),
         ("Completion", answer("text_completion", named("CompletionChoice"), named("Usage"))),
-        ("CompletionChunk", answer("text_completion", named("CompletionChoice"), chunk_usage())),
-        ("CompletionChoice", text_choice),
+        ("CompletionChunk", answer("text_completion", named("CompletionChunkChoice"), chunk_usage())),
+        ("CompletionChoice", whole_choice),
+        ("CompletionChunkChoice", text_choice),
         ("CompletionLogprobs", completion_logprobs()),
+        ("PromptLogprobs", prompt_logprobs()),
         ("Usage", usage()),
         ("Models", models),
         ("Model", model()),
@@ -65,6 +69,15 @@ fn completion_logprobs() -> Schema {
         .property("token_logprobs", list(number().or_null()).about("`null` of a prompt's first token."))
         .property("top_logprobs", list(object().with("additionalProperties", number()).or_null()))
         .property("text_offset", list(integer()).about("In characters."))
+}
+
+fn prompt_logprobs() -> Schema {
+    let token = object()
+        .property("logprob", number())
+        .property("rank", integer().at_least(1))
+        .property("decoded_token", string());
+    let position = object().with("additionalProperties", token).about("By id: the token and the likeliest ones.");
+    list(position.or_null()).about("Of each prompt token, `null` of the first.")
 }
 
 fn usage() -> Schema {

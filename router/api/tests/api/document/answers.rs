@@ -26,7 +26,7 @@ fn requests() -> Vec<(&'static str, Value, &'static str)> {
         ("/v1/chat/completions", json!({ "messages": messages }), "ChatCompletion"),
         (
             "/v1/chat/completions",
-            json!({ "messages": messages, "logprobs": true, "top_logprobs": 2, "n": 2 }),
+            json!({ "messages": messages, "logprobs": true, "top_logprobs": 2, "n": 2, "prompt_logprobs": 1 }),
             "ChatCompletion",
         ),
         (
@@ -35,7 +35,11 @@ fn requests() -> Vec<(&'static str, Value, &'static str)> {
             "ChatCompletionChunk",
         ),
         ("/v1/completions", json!({ "prompt": "Hello and" }), "Completion"),
-        ("/v1/completions", json!({ "prompt": ["Hello and", "and"], "logprobs": 2, "echo": true }), "Completion"),
+        (
+            "/v1/completions",
+            json!({ "prompt": ["Hello and", "and"], "logprobs": 2, "echo": true, "prompt_logprobs": 1 }),
+            "Completion",
+        ),
         (
             "/v1/completions",
             json!({ "prompt": "Hello and", "logprobs": 2, "stream": true, "stream_options": usage }),

@@ -68,7 +68,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Properties, at any depth, that no value had so far.
+    /// Described properties, at any depth, that no value had so far.
     pub(super) fn unseen(&self, schema: &Value, at: &str) -> Vec<String> {
         let mut unseen = Vec::new();
         let properties = schema["properties"].as_object().into_iter().flatten();
@@ -79,7 +79,8 @@ impl<'a> Checker<'a> {
             }
             unseen.extend(self.unseen(property, &at));
         }
-        let inner = schema.get("items").into_iter().chain(schema["anyOf"].as_array().into_iter().flatten());
+        let inner = ["items", "additionalProperties"].into_iter().filter_map(|key| schema.get(key));
+        let inner = inner.chain(schema["anyOf"].as_array().into_iter().flatten());
         inner.for_each(|inner| unseen.extend(self.unseen(inner, at)));
         unseen
     }
