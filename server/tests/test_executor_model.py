@@ -103,6 +103,29 @@ def test_chunked_and_batched_greedy_text_equals_transformers(
     assert run_mixed(executor, PROMPTS, max_chunk) == greedy
 
 
+def test_prompt_logprobs_equal_transformers_and_are_the_models_own(reference: tuple[Path, Any]):
+    executor, plans, prompt = start_executor(worker_config(reference[0])), Plans(), PROMPTS[-1]
+    options = {"temperature": 0.5, "repetition_penalty": 1.5, "top_k": 3, "processed_logprobs": True}
+    new = new_sequence(0, prompt, [5, 3, 4, 1, 2], num_prompt_logprobs=4, **options)
+    P = RowFlag.PROMPT_LOGPROBS
+    first = executor.execute(plans(new=[new], chunks=[(0, 1, 23, P)]))
+    second = executor.execute(plans(chunks=[(0, 1, 17, P | LAST)]))
+    entries = [*first.prompt_logprobs, *second.prompt_logprobs]
+    assert [entry.first_position for entry in entries] == [1, 24]
+    with torch.inference_mode():
+        expected = reference[1](torch.tensor([prompt])).logits[0, :-1].log_softmax(-1)
+    targets = torch.tensor(prompt[1:])[:, None]
+    logprobs = np.concatenate([entry.logprobs for entry in entries])
+    # float32 sums in another order.
+    np.testing.assert_allclose(logprobs, expected.gather(1, targets)[:, 0], rtol=1e-4, atol=1e-5)
+    ranks = np.concatenate([entry.ranks for entry in entries])
+    assert ranks.tolist() == ((expected > expected.gather(1, targets)).sum(1) + 1).tolist()
+    best = expected.topk(4)
+    assert np.concatenate([entry.top_ids for entry in entries]).tolist() == best.indices.flatten().tolist()
+    top = np.concatenate([entry.top_logprobs for entry in entries])
+    np.testing.assert_allclose(top, best.values.flatten(), rtol=1e-4, atol=1e-5)
+
+
 def test_sampled_text_depends_on_prompt_and_seed_alone(reference: tuple[Path, Any]):
     options = {"temperature": 1.0, "top_p": 0.95, "seed": 11, "repetition_penalty": 1.1}
     together = run_mixed(start_executor(worker_config(reference[0])), PROMPTS, 7, **options)
