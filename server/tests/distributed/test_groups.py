@@ -18,20 +18,21 @@ from ..models.tiny_gguf import write_tiny_gguf  # noqa: TID252
 from .shard import PROMPT
 
 VARIANTS = {
-    **TINY_CONFIGS,
-    "one key-value head, held by both": {**TINY, "num_key_value_heads": 1},
-    "tied head": {**TINY, "tie_word_embeddings": True},
-    "biases": {**TINY, "attention_bias": True, "mlp_bias": True},
+    **{name: (name, fields) for name, fields in TINY_CONFIGS.items()},
+    "one key-value head, held by both": ("LlamaForCausalLM", {**TINY, "num_key_value_heads": 1}),
+    "one key-value head, held by both, in a norm over all": (
+        "Olmo2ForCausalLM",
+        {**TINY_CONFIGS["Olmo2ForCausalLM"], "num_key_value_heads": 1},
+    ),
+    "tied head": ("LlamaForCausalLM", {**TINY, "tie_word_embeddings": True}),
+    "biases": ("LlamaForCausalLM", {**TINY, "attention_bias": True, "mlp_bias": True}),
 }
 QUANTIZED = ["quantized", "blocks of 256"]
 
 
 @pytest.fixture(scope="module")
 def models(make_folder, tmp_path_factory) -> dict[str, Path]:
-    paths = {
-        name: make_folder(name if name in TINY_CONFIGS else "LlamaForCausalLM", fields)[0]
-        for name, fields in VARIANTS.items()
-    }
+    paths = {name: make_folder(*variant)[0] for name, variant in VARIANTS.items()}
     paths["quantized"] = write_tiny_gguf(tmp_path_factory.mktemp("gguf"), lambda name: Type.Q4_1)[0]
     paths["blocks of 256"] = write_tiny_gguf(
         tmp_path_factory.mktemp("gguf"), lambda name: Type.Q6_K if "ffn" in name else Type.Q5_0, scale=4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gguf
@@ -64,10 +64,12 @@ def convert(
     type_of: Callable[[str], gguf.GGMLQuantizationType] = lambda name: F32,
     decoded: bool = False,
     is_old: bool = False,
+    keys: Mapping[str, bool] | None = None,
 ) -> Path:
     """The .gguf file of a folder. `type_of`: tensor -> type; all float32 unless told otherwise.
 
     `decoded`: write in float32 the values that the types would hold. `is_old`: each expert a tensor of its own.
+    `keys`: more of the architecture's.
     """
     config = json.loads((folder / "config.json").read_text())
     path = folder / ("decoded.gguf" if decoded else "old.gguf" if is_old else "model.gguf")
@@ -78,6 +80,8 @@ def convert(
             writer.add_uint32(f"{architecture}.{key}", value)
         elif value is not None:
             writer.add_float32(f"{architecture}.{key}", value)
+    for key, flag in (keys or {}).items():
+        writer.add_bool(f"{architecture}.{key}", flag)
     if architecture == "gpt2":
         writer.add_uint32("gpt2.feed_forward_length", 4 * config["n_embd"])
     rope = config.get("rope_parameters") or {}

@@ -11,7 +11,7 @@ from forebay_worker.models.source import open_model
 from forebay_worker.weights.gguf import GgufFile
 
 from .convert_gguf import convert
-from .tiny_configs import EXPERTS, GEMMA, LONGROPE, TINY, TINY_CONFIGS, WINDOW, YARN
+from .tiny_configs import EXPERTS, GEMMA, LONGROPE, NEOX, TINY, TINY_CONFIGS, WINDOW, YARN
 
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}
 
@@ -142,3 +142,17 @@ def test_shards_that_would_cut_a_block_of_an_expert_are_refused(make_folder, arc
     source.check_num_shards(2)
     with pytest.raises(ValueError, match=message + r" for each shard; what works: 1, 2$"):
         source.check_num_shards(num_shards)
+
+
+def test_a_granite_file_without_positions_is_refused(make_folder, load):
+    folder, _ = make_folder("GraniteForCausalLM", TINY_CONFIGS["GraniteForCausalLM"])
+    path = convert(folder, "granite", keys={"rope.scaling.finetuned": False})
+    with pytest.raises(ValueError, match=r"`granite.rope.scaling.finetuned` of .* is `False`, which is not supported"):
+        load(path)
+
+
+def test_gpt_neox_says_whether_its_halves_lie_side_by_side(make_folder, load):
+    folder, _ = make_folder("GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False})
+    path = convert(folder, "gptneox", keys={"use_parallel_residual": False})
+    expected, actual = load(folder).step([(0, IDS)]), load(path).step([(0, IDS)])
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
