@@ -2,6 +2,7 @@
 //!
 //! Python's side of each op (`forebay_kernels/ops/<op>.py`) holds its contract; here is only the crossing.
 
+mod bf16_linear;
 mod instruction_set;
 mod layer_parts;
 mod paged_attention;
@@ -24,6 +25,8 @@ fn invalid(error: KernelError) -> PyErr {
 /// The native half of `forebay_kernels`.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::bf16_linear::{Bf16Weight, bf16_embedding, bf16_linear, multiplies_bf16, pack_bf16};
     #[pymodule_export]
     use crate::instruction_set::{force_instruction_set, native_info};
     #[pymodule_export]

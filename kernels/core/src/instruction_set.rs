@@ -60,6 +60,11 @@ impl InstructionSet {
         self.0 == Kind::Avx512
     }
 
+    /// Whether it is AVX-512 on a machine that also multiplies bfloat16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+    pub fn has_avx512_bf16(self) -> bool {
+        self.is_avx512() && has_avx512_bf16()
+    }
+
     pub(crate) fn is_avx2(self) -> bool {
         self.0 == Kind::Avx2
     }
@@ -90,6 +95,16 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512_bf16() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

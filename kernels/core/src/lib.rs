@@ -9,6 +9,7 @@
 
 pub mod activation;
 mod aligned;
+pub mod bf16_linear;
 mod elementary;
 mod error;
 mod float;

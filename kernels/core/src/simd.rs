@@ -8,8 +8,22 @@ mod portable;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
 use crate::quantized_linear::{ActivationTile, BLOCK, Group, TILE_GROUPS, TileSums};
-use crate::{Float, InstructionSet};
+use crate::{Float, InstructionSet, bf16_linear};
+use half::bf16;
 use std::ops::Range;
+
+/// Up to `MAX_GROUPS` groups of bfloat16 weights against 1, 2, 4 or 8 rows; writes the sums of each group's rows.
+#[inline]
+pub(crate) fn multiply_bf16(weights: &[u8], rows: &[&[bf16]], sums: &mut bf16_linear::Sums, set: InstructionSet) {
+    #[cfg(target_arch = "x86_64")]
+    if set.has_avx512_bf16() {
+        return avx512::bf16_linear::multiply(set, weights, rows, sums);
+    }
+    set.vectorize(
+        #[inline(always)]
+        || portable::bf16_linear::multiply(weights, rows, sums),
+    );
+}
 
 /// Quantizes a block of activations into `values`, in the layout that `multiply_tile` reads with the same set; returns the
 /// scale and the sums of the first and the last 16 quantized values. To be called inside [`InstructionSet::vectorize`].

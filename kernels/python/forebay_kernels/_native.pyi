@@ -5,10 +5,13 @@ from torch import Tensor
 
 __all__ = [
     "AttentionSublayer",
+    "Bf16Weight",
     "MlpSublayer",
     "PackedWeight",
     "activation",
     "argmax",
+    "bf16_embedding",
+    "bf16_linear",
     "dequantize",
     "force_instruction_set",
     "gated_activation",
@@ -16,8 +19,10 @@ __all__ = [
     "kth_largest",
     "mass_window",
     "mean_logit",
+    "multiplies_bf16",
     "native_info",
     "pack",
+    "pack_bf16",
     "paged_attention",
     "quantized_embedding",
     "quantized_linear",
@@ -41,6 +46,13 @@ class PackedWeight:
     def num_columns(self) -> int: ...
     @property
     def num_bytes(self) -> int: ...
+
+@final
+class Bf16Weight:
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def num_columns(self) -> int: ...
 
 @final
 class MlpSublayer:
@@ -90,6 +102,10 @@ def pack(segments: Sequence[tuple[Tensor, str]], num_columns: int) -> PackedWeig
 def quantized_linear(x: Tensor, weight: PackedWeight, out: Tensor | None) -> Tensor: ...
 def dequantize(weight: PackedWeight) -> Tensor: ...
 def quantized_embedding(ids: Tensor, weight: PackedWeight) -> Tensor: ...
+def pack_bf16(weight: Tensor) -> Bf16Weight: ...
+def bf16_linear(x: Tensor, weight: Bf16Weight) -> Tensor: ...
+def bf16_embedding(ids: Tensor, weight: Bf16Weight) -> Tensor: ...
+def multiplies_bf16() -> bool: ...
 def paged_attention(
     q: Tensor,
     key_cache: Tensor,

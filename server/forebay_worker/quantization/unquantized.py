@@ -28,10 +28,10 @@ class UnquantizedLinear:
     def __init__(self, segments: Sequence[StoredTensor], dtype: torch.dtype, device: torch.device) -> None:
         """Stack `segments` (equal columns) by rows."""
         num_rows = sum(segment.num_rows for segment in segments)
-        self._weight_NK = torch.empty(num_rows, segments[0].num_columns, dtype=dtype, device=device)
+        self.weight_NK = torch.empty(num_rows, segments[0].num_columns, dtype=dtype, device=device)
         start = 0
         for segment in segments:
-            self._fill(self._weight_NK[start : start + segment.num_rows], segment)
+            self._fill(self.weight_NK[start : start + segment.num_rows], segment)
             start += segment.num_rows
 
     def _fill(self, rows_NK: Tensor, segment: StoredTensor) -> None:
@@ -40,8 +40,8 @@ class UnquantizedLinear:
 
     def apply(self, x_TK: Tensor) -> Tensor:
         """See LinearMethod."""
-        return F.linear(x_TK, self._weight_NK)
+        return F.linear(x_TK, self.weight_NK)
 
     def embed(self, ids_T: Tensor) -> Tensor:
         """See LinearMethod."""
-        return F.embedding(ids_T, self._weight_NK)
+        return F.embedding(ids_T, self.weight_NK)
