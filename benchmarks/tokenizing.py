@@ -26,9 +26,12 @@ CASED = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + CONTRACTIONS + "?"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + CONTRACTIONS + "?"
 )
+# Not an expression: each digit alone, then GPT-2's.
+DIGITS = "digits"
 # Expression, normalizer, whether a word that is a token is taken whole; as the families' files have them.
 KINDS: dict[str, tuple[str | None, str | None, bool]] = {
     "gpt-2": (None, None, False),
+    "smollm": (DIGITS, None, False),
     "llama-3": (
         CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + LINES_AND_SPACES,
         None,
@@ -57,8 +60,11 @@ def make_texts(folder: Path) -> dict[str, Path]:
 def tokenizer_json(fields: dict[str, Any], kind: tuple[str | None, str | None, bool]) -> dict[str, Any]:
     """The content of a `tokenizer.json` with a GGUF's vocabulary and this kind's rules."""
     expression, normalizer, ignore_merges = kind
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": expression is None}
-    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    by_gpt2 = expression in {None, DIGITS}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": by_gpt2}
+    split: dict[str, Any] = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    if expression == DIGITS:
+        split = {"type": "Digits", "individual_digits": True}
     tokens = fields["tokens"]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     marked = [index for index, kind in enumerate(fields["token_type"]) if kind == 3]

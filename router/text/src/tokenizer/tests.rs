@@ -7,23 +7,13 @@ use super::*;
 use crate::test_gguf::GgufWriter;
 use crate::test_random::Random;
 
-/// As they stand in the `tokenizer.json` of Llama 3 and Qwen 2 and their many descendants.
-const LLAMA3_JSON: &str = concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
-const QWEN2_JSON: &str = concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
-
 const TINY: &[u8] = include_bytes!("../../tests/fixtures/tiny_tokenizer.json");
 
-fn tiny() -> Tokenizer {
+pub(super) fn tiny() -> Tokenizer {
     Tokenizer::from_json_bytes(TINY).unwrap()
 }
 
-fn tiny_with(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, TextError> {
+pub(super) fn tiny_with(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, TextError> {
     let mut json: Value = serde_json::from_slice(TINY).unwrap();
     change(&mut json);
     Tokenizer::from_json_bytes(json.to_string().as_bytes())
@@ -67,75 +57,6 @@ fn exact_ranges_hold_all_that_a_token_stands_for_and_added_tokens_stand_for_noth
         end = range.end;
     }
     assert_eq!(end, text.len());
-}
-
-#[test]
-fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
-    let split = |pattern: &str| {
-        json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})
-    };
-    let template = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {
-        "<|im_start|>": {"id": "<|im_start|>", "ids": [306], "tokens": ["<|im_start|>"]}},
-        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
-    let llama3 = tiny_with(|json| {
-        json["pre_tokenizer"] = split(LLAMA3_JSON);
-        json["post_processor"] = template;
-    });
-    let qwen2 = tiny_with(|json| {
-        json["pre_tokenizer"] = split(QWEN2_JSON);
-        json["normalizer"] = json!({"type": "NFC"});
-    });
-    let lacking = |unknown: Value| {
-        tiny_with(|json| {
-            json["model"]["unk_token"] = unknown;
-            // The second byte of `é` and of `e\u{301}`'s mark, and the letter `w`.
-            for symbol in ["©", "ģ", "w", "Ġw", "Ġwor", "Ġworl", "Ġworld"] {
-                json["model"]["vocab"].as_object_mut().unwrap().remove(symbol);
-            }
-            json["model"]["merges"].as_array_mut().unwrap().retain(|pair| {
-                let pair = pair[0].as_str().unwrap().to_owned() + pair[1].as_str().unwrap();
-                !pair.contains('w') && pair != "Ã©"
-            });
-        })
-        .unwrap()
-    };
-    let (vanishing, unknown) = (lacking(Value::Null), lacking("!".into()));
-    let alphabet = [
-        "Hello",
-        "the",
-        "<|im_end|>",
-        "'ſ",
-        "'S",
-        " ",
-        "\n",
-        "\t",
-        "123",
-        "é",
-        "e\u{301}",
-        "\u{fb2c}",
-        "한",
-        "😀",
-        "!",
-        " world",
-        "\r\n",
-        "  ",
-    ];
-    let mut random = Random::new(9);
-    for tokenizer in [tiny(), llama3.unwrap(), qwen2.unwrap(), vanishing, unknown] {
-        assert!(tokenizer.by_hand.is_some());
-        for _ in 0..1000 {
-            let text = random.string(&alphabet, 12);
-            for add_special in [true, false] {
-                let expected = tokenizer.inner.encode(text.as_str(), add_special).unwrap();
-                assert_eq!(tokenizer.encode_ids(&text, add_special).unwrap(), expected.get_ids(), "{text:?}");
-            }
-        }
-    }
-    let other = tiny_with(|json| json["pre_tokenizer"] = split("x(?=y)")).unwrap();
-    assert!(other.by_hand.is_none() && llama2().by_hand.is_none());
-    assert_eq!(other.encode_ids("Hello", true).unwrap(), other.encode("Hello", true).unwrap().ids);
 }
 
 #[test]
@@ -339,7 +260,7 @@ fn a_sentencepiece_header_without_scores_is_refused() {
     assert!(error.contains("`tokenizer.ggml.scores` has 0 elements for 1 tokens"), "{error}");
 }
 
-fn llama2() -> Tokenizer {
+pub(super) fn llama2() -> Tokenizer {
     let vocab: Vec<(String, u32)> = ["<unk>", "<s>", "</s>", "▁", "▁Hello", "▁wor", "ld", "a", "b"]
         .into_iter()
         .map(str::to_owned)

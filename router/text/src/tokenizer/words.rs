@@ -35,17 +35,16 @@ impl Words {
 
     /// The rules of a `pre_tokenizer` in `tokenizer.json`, if it is a byte-level one that cuts by expressions alone.
     pub(super) fn from_json(pre: &Value) -> Option<Self> {
-        if is_byte_level(pre, true) {
-            return Self::parse([expressions::GPT2]);
-        }
-        let (byte_level, splits) = pre["pretokenizers"].as_array()?.split_last()?;
-        let isolates =
-            |split: &&Value| split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] == false;
-        if splits.is_empty() || !splits.iter().all(|split| isolates(&split)) || !is_byte_level(byte_level, false) {
+        let steps = pre["pretokenizers"].as_array().map_or(std::slice::from_ref(pre), Vec::as_slice);
+        let (last, steps) = steps.split_last()?;
+        let mut expressions = steps.iter().map(json_expression).collect::<Option<Vec<&str>>>()?;
+        if last["type"] != "ByteLevel" || last["add_prefix_space"] != false {
             return None;
         }
-        let patterns: Option<Vec<&str>> = splits.iter().map(|split| split["pattern"]["Regex"].as_str()).collect();
-        Self::parse(patterns?)
+        if last["use_regex"].as_bool().unwrap_or(true) {
+            expressions.push(expressions::GPT2);
+        }
+        Self::parse(expressions)
     }
 
     /// Calls `take` with each word; joined they are the text.
@@ -107,10 +106,14 @@ fn regex_class(name: &str) -> Option<CharClass> {
     }
 }
 
-fn is_byte_level(json: &Value, cuts: bool) -> bool {
-    json["type"] == "ByteLevel"
-        && json["add_prefix_space"] == false
-        && json["use_regex"].as_bool().unwrap_or(true) == cuts
+/// What a step before `ByteLevel` isolates.
+fn json_expression(step: &Value) -> Option<&str> {
+    match step["type"].as_str()? {
+        "Split" if step["behavior"] == "Isolated" && step["invert"] == false => step["pattern"]["Regex"].as_str(),
+        "Digits" if step["individual_digits"] == true => Some(expressions::NUMBER),
+        "Digits" => Some(expressions::NUMBERS),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

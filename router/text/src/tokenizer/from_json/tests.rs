@@ -3,6 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::test_random::Random;
+use crate::tokenizer::tests::{llama2, tiny, tiny_with};
 use crate::{Detokenizer, Tokenizer};
 
 const FIXTURE: &str = include_str!("../../../tests/fixtures/sentencepiece.json");
@@ -30,6 +31,125 @@ const ALPHABET: [&str; 22] = [
     "</s>",
     "def f(x):",
 ];
+
+/// As they stand in the `tokenizer.json` of Llama 3 and Qwen 2 and their many descendants.
+const LLAMA3_JSON: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const QWEN2_JSON: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+const BYTE_LEVEL_ALPHABET: [&str; 19] = [
+    "Hello",
+    "the",
+    "<|im_end|>",
+    "'ſ",
+    "'S",
+    " ",
+    "\n",
+    "\t",
+    "123",
+    "²Ⅷ",
+    "é",
+    "e\u{301}",
+    "\u{fb2c}",
+    "한",
+    "😀",
+    "!",
+    " world",
+    "\r\n",
+    "  ",
+];
+
+/// Cut by an expression, then byte-level.
+fn split(pattern: &str) -> Value {
+    json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})
+}
+
+/// Digits alone or in runs, then GPT-2's expression.
+fn digits(individual: bool) -> Tokenizer {
+    tiny_with(|json| {
+        let byte_level = json["pre_tokenizer"].clone();
+        let digits = json!({"type": "Digits", "individual_digits": individual});
+        json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [digits, byte_level]});
+    })
+    .unwrap()
+}
+
+/// A vocabulary that lacks bytes: the second of `é` and of `e\u{301}`'s mark, and the letter `w`.
+fn lacking(unknown: Value) -> Tokenizer {
+    tiny_with(|json| {
+        json["model"]["unk_token"] = unknown;
+        for symbol in ["©", "ģ", "w", "Ġw", "Ġwor", "Ġworl", "Ġworld"] {
+            json["model"]["vocab"].as_object_mut().unwrap().remove(symbol);
+        }
+        json["model"]["merges"].as_array_mut().unwrap().retain(|pair| {
+            let pair = pair[0].as_str().unwrap().to_owned() + pair[1].as_str().unwrap();
+            !pair.contains('w') && pair != "Ã©"
+        });
+    })
+    .unwrap()
+}
+
+/// One of each way that we follow.
+fn known_rules() -> [Tokenizer; 7] {
+    let template = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {
+        "<|im_start|>": {"id": "<|im_start|>", "ids": [306], "tokens": ["<|im_start|>"]}},
+        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    let llama3 = tiny_with(|json| {
+        json["pre_tokenizer"] = split(LLAMA3_JSON);
+        json["post_processor"] = template;
+    });
+    let qwen2 = tiny_with(|json| {
+        json["pre_tokenizer"] = split(QWEN2_JSON);
+        json["normalizer"] = json!({"type": "NFC"});
+    });
+    let (vanishing, unknown) = (lacking(Value::Null), lacking("!".into()));
+    [tiny(), llama3.unwrap(), qwen2.unwrap(), digits(true), digits(false), vanishing, unknown]
+}
+
+#[test]
+fn known_rules_of_a_json_are_followed_by_hand_to_the_same_ids() {
+    let mut random = Random::new(9);
+    for tokenizer in known_rules() {
+        assert!(tokenizer.by_hand.is_some());
+        for _ in 0..1000 {
+            let text = random.string(&BYTE_LEVEL_ALPHABET, 12);
+            for add_special in [true, false] {
+                let expected = tokenizer.inner.encode(text.as_str(), add_special).unwrap();
+                assert_eq!(tokenizer.encode_ids(&text, add_special).unwrap(), expected.get_ids(), "{text:?}");
+            }
+        }
+    }
+    let other = tiny_with(|json| json["pre_tokenizer"] = split("x(?=y)")).unwrap();
+    assert!(other.by_hand.is_none() && llama2().by_hand.is_none());
+    assert_eq!(other.encode_ids("Hello", true).unwrap(), other.encode("Hello", true).unwrap().ids);
+}
+
+#[test]
+fn of_added_tokens_that_begin_alike_the_longest_counts() {
+    let names = ["<a", "<a>", "<a><b", "b>", "><"];
+    let tokenizer = tiny_with(|json| {
+        let added = json["added_tokens"].as_array_mut().unwrap();
+        for (id, name) in (308..).zip(names) {
+            let mut token = added[0].clone();
+            (token["id"], token["content"]) = (id.into(), name.into());
+            added.push(token);
+        }
+    })
+    .unwrap();
+    let mut random = Random::new(10);
+    for _ in 0..1000 {
+        let text = random.string(&["<a", ">", "<", "b", "a", "é", "><b"], 12);
+        let expected = tokenizer.inner.encode(text.as_str(), true).unwrap();
+        assert_eq!(tokenizer.encode_ids(&text, true).unwrap(), expected.get_ids(), "{text:?}");
+    }
+}
 
 /// Every kind of the fixture with its name.
 fn kinds() -> Vec<(String, Arc<Tokenizer>)> {
