@@ -203,7 +203,7 @@ impl Tokenizer {
     /// Added tokens are taken out, what lies between is encoded.
     fn encode_pieces(&self, by_hand: &ByHand, text: &str, take: &mut impl FnMut(u32, Range<usize>)) {
         let mut after_added = true;
-        if let Some(added) = &by_hand.added {
+        if let Some(added) = by_hand.added.as_ref().filter(|added| added.takes(text)) {
             return added.split(text, |range, token| {
                 match token {
                     Some(id) => take(id, range),
