@@ -17,6 +17,7 @@ _HOME = "forebay_worker.models.families."
 FAMILIES = {
     "CohereForCausalLM": _HOME + "cohere",
     "Cohere2ForCausalLM": _HOME + "cohere2",
+    "FalconForCausalLM": _HOME + "falcon",
     "GPT2LMHeadModel": _HOME + "gpt2",
     "GPTNeoXForCausalLM": _HOME + "gpt_neox",
     "GemmaForCausalLM": _HOME + "gemma",
@@ -43,6 +44,7 @@ FAMILIES = {
 GGUF_FAMILIES = {
     "cohere2": _HOME + "cohere2",
     "command-r": _HOME + "cohere",
+    "falcon": _HOME + "falcon",
     "gemma": _HOME + "gemma",
     "gemma2": _HOME + "gemma2",
     "gemma3": _HOME + "gemma3",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -97,13 +97,19 @@ def merged(
     return names
 
 
-def merged_by_head(template: str, roles: Sequence[str], head_dim: int) -> dict[str, WeightName]:
-    """Names of the parts of a matrix that merges several head by head, all of equal width; and of its bias."""
+def merged_by_group(template: str, group_size: int, head_dim: int, *, has_bias: bool = False) -> dict[str, WeightName]:
+    """Names of the parts of a matrix of groups: `group_size` query heads, then their key head, their value head."""
     names: dict[str, WeightName] = {}
-    bias = template.removesuffix("weight") + "bias"
-    for part, role in enumerate(roles):
-        arrange = rows_of_heads(part, len(roles), head_dim)
-        names |= {role: WeightName(template, arrange), f"{role}.bias": WeightName(bias, of_vector(arrange))}
+    heads = {
+        "attention.query": slice(0, group_size),
+        "attention.key": slice(group_size, group_size + 1),
+        "attention.value": slice(group_size + 1, group_size + 2),
+    }
+    for role, own in heads.items():
+        arrange = rows_of_heads(own, group_size + 2, head_dim)
+        names[role] = WeightName(template, arrange)
+        if has_bias:
+            names[f"{role}.bias"] = WeightName(template.removesuffix("weight") + "bias", of_vector(arrange))
     return names
 
 
@@ -156,11 +162,11 @@ def rows(start: int, stop: int) -> Arrangement:
     return lambda tensor: tensor.rows(start, stop)
 
 
-def rows_of_heads(part: int, num_parts: int, head_dim: int) -> Arrangement:
-    """One part of a matrix in which a head's rows of every part lie together."""
+def rows_of_heads(heads: slice, group_size: int, head_dim: int) -> Arrangement:
+    """Of a matrix of groups of so many heads, some heads of each group."""
 
     def arrange(tensor: StoredTensor) -> StoredTensor:
-        order = np.arange(tensor.num_rows).reshape(-1, num_parts, head_dim)[:, part]
+        order = np.arange(tensor.num_rows).reshape(-1, group_size, head_dim)[:, heads]
         return tensor.reorder_rows(order.reshape(-1))
 
     return arrange

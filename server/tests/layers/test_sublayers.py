@@ -25,6 +25,7 @@ NOT_FUSED = {
     "CohereForCausalLM": (GroupedQueryAttention, SwiGluMlp),
     "Cohere2ForCausalLM": (GroupedQueryAttention, SwiGluMlp),
     "PhiForCausalLM": (GroupedQueryAttention, GeluMlp),
+    "FalconForCausalLM": (GroupedQueryAttention, ExactGeluMlp),
     "GPTNeoXForCausalLM": (GroupedQueryAttention, ExactGeluMlp),
     "GPT2LMHeadModel": (AttentionAfterNorm, MlpAfterNorm),
     "Olmo2ForCausalLM": (JointlyNormedAttention, SwiGluMlp),

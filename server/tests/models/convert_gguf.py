@@ -22,6 +22,7 @@ NAMES = {
     "shared_expert_gate": "ffn_gate_inp_shexp", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
     "wte": "token_embd", "wpe": "position_embd", "ln_1": "attn_norm", "ln_2": "ffn_norm", "ln_f": "output_norm",
     "c_attn": "attn_qkv", "c_fc": "ffn_up", "norm": "output_norm", "c_proj": "ffn_down",
+    "word_embeddings": "token_embd", "ln_attn": "attn_norm_2", "ln_mlp": "attn_norm",
     "embed_in": "token_embd", "embed_out": "output", "query_key_value": "attn_qkv", "dense_h_to_4h": "ffn_up",
     "dense_4h_to_h": "ffn_down", "final_layer_norm": "output_norm",
     "dense": "attn_output", "fc1": "ffn_up", "fc2": "ffn_down", "final_layernorm": "output_norm",
@@ -157,8 +158,10 @@ def _changed(hf_name: str, values: np.ndarray, architecture: str, config: dict) 
     if architecture == "gpt2" and ".c_" in hf_name and hf_name.endswith("weight"):
         return values.T
     if "query_key_value" in hf_name:
-        parts = values.reshape(config["num_attention_heads"], 3, -1, *values.shape[1:])
-        return parts.swapaxes(0, 1).reshape(values.shape)
+        groups, size = config["num_key_value_heads"], config["num_attention_heads"] // config["num_key_value_heads"]
+        heads = values.reshape(groups, size + 2, -1, *values.shape[1:])
+        parts = [heads[:, part].reshape(-1, *values.shape[1:]) for part in (slice(size), size, size + 1)]
+        return np.concatenate(parts)
     if architecture in ("llama", "granite", "smollm3") and re.search(r"\.[qk]_proj\.", hf_name):
         heads = config["num_attention_heads" if ".q_proj." in hf_name else "num_key_value_heads"]
         return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)

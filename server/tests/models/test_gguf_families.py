@@ -11,7 +11,7 @@ from forebay_worker.models.source import open_model
 from forebay_worker.weights.gguf import GgufFile
 
 from .convert_gguf import convert
-from .tiny_configs import EXPERTS, GEMMA, LONGROPE, NEOX, TINY, TINY_CONFIGS, WINDOW, YARN
+from .tiny_configs import EXPERTS, FALCON, GEMMA, LONGROPE, NEOX, NEW_FALCON, TINY, TINY_CONFIGS, WINDOW, YARN
 
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}
 
@@ -21,6 +21,8 @@ CASES = {
     "gemma": ("gemma", "GemmaForCausalLM", TINY_CONFIGS["GemmaForCausalLM"]),
     "cohere2": ("cohere2", "Cohere2ForCausalLM", TINY_CONFIGS["Cohere2ForCausalLM"]),
     "command-r": ("command-r", "CohereForCausalLM", TINY_CONFIGS["CohereForCausalLM"]),
+    "falcon": ("falcon", "FalconForCausalLM", FALCON),
+    "falcon, new architecture": ("falcon", "FalconForCausalLM", NEW_FALCON),
     "gemma2": ("gemma2", "Gemma2ForCausalLM", {**TINY_CONFIGS["Gemma2ForCausalLM"], "query_pre_attn_scalar": 16}),
     "gemma3": (
         "gemma3",

@@ -34,6 +34,9 @@ GEMMA = {**TINY, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 
 
 NEOX = {**TINY, "num_key_value_heads": 4, "eos_token_id": 0}
 
+FALCON = {**TINY, "num_key_value_heads": 1, "intermediate_size": 256, "bos_token_id": 0, "eos_token_id": 0}
+NEW_FALCON = {**FALCON, "num_key_value_heads": 2, "num_kv_heads": 2, "new_decoder_architecture": True}
+
 TINY_GPT2 = {
     "n_layer": 2,
     "n_embd": 64,
@@ -64,6 +67,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "logit_scale": 0.5,
     },
+    "FalconForCausalLM": FALCON,
     "GPT2LMHeadModel": TINY_GPT2,
     "GPTNeoXForCausalLM": NEOX,
     "GemmaForCausalLM": {**TINY, "head_dim": 32, "pad_token_id": 0},
@@ -158,6 +162,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox, one half after the other": (
         "GPTNeoXForCausalLM",
         {**NEOX, "use_parallel_residual": False, "hidden_act": "gelu_new"},
+    ),
+    "falcon, new architecture": ("FalconForCausalLM", NEW_FALCON),
+    "falcon, new architecture with one norm": (
+        "FalconForCausalLM",
+        {**NEW_FALCON, "num_ln_in_parallel_attn": 1, "ffn_hidden_size": 96},
+    ),
+    "falcon, as many key-value heads as query heads": (
+        "FalconForCausalLM",
+        {**FALCON, "multi_query": False, "num_key_value_heads": 4},
     ),
     "gemma3, stretched": (
         "Gemma3ForCausalLM",

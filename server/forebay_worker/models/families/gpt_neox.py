@@ -9,7 +9,7 @@ from forebay_worker.models.gguf_decoder import gguf_decoder, gguf_decoder_names
 from forebay_worker.models.hf_config import HfConfig
 from forebay_worker.models.hf_decoder import QUERY_KEY_VALUE, hf_decoder
 from forebay_worker.models.spec import DecoderSpec, LayerSpec
-from forebay_worker.weights.names import WeightName, biases, merged, merged_by_head, named, without
+from forebay_worker.weights.names import WeightName, biases, merged, merged_by_group, named, without
 
 COMPONENTS: dict[str, Any] = {"norm": "forebay_worker.layers.norm:LayerNorm"}
 MLPS = {
@@ -61,7 +61,7 @@ def _names(config: HfConfig, head_dim: int) -> dict[str, WeightName]:
         }
     )
     names |= biases(names, *BESIDE_QKV)
-    return names | merged_by_head(layer + "attention.query_key_value.weight", QUERY_KEY_VALUE, head_dim)
+    return names | merged_by_group(layer + "attention.query_key_value.weight", 1, head_dim, has_bias=True)
 
 
 def from_gguf(config: GgufConfig) -> DecoderSpec:
