@@ -1,7 +1,7 @@
 //! `echo` of `POST /v1/completions`: the prompt stands before each of its answers, with its log-probabilities if any are
 //! asked for.
 
-use forebay_engine::fake_worker::{FakeScript, FakeTokens};
+use forebay_engine::fake_worker::{FakeScript, FakeTokens, Fault, StepFault};
 use serde_json::{Value, json};
 
 use crate::support::{AND, BANG, END, GRIN_HEAD, GRIN_TAIL, HELLO, WORLD, completion_text, server, server_of};
@@ -100,6 +100,20 @@ async fn a_prompt_that_was_served_before_is_scored_again() {
         let logprobs = answer["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().clone();
         assert!(logprobs.len() >= 80 && logprobs[1..].iter().all(Value::is_number), "{logprobs:?}");
         assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    }
+}
+
+#[tokio::test]
+async fn a_group_lost_amid_the_prompt_changes_nothing_of_its_logprobs() {
+    let prompt: Vec<u32> = (0..1200).map(|at| at % 300).collect();
+    let options = json!({ "prompt": prompt, "echo": true, "logprobs": 1, "n": 3, "max_tokens": 4 });
+    let undisturbed = server(&[HELLO, WORLD]).await.complete(options.clone()).await.ok();
+    for step_id in [1, 3] {
+        let faults = vec![Fault::Step { incarnation: 1, rank: 0, step_id, kind: StepFault::Exit }];
+        let server = server_of(FakeScript { faults, ..FakeScript::sequence([HELLO, WORLD]) }, |_| {}).await;
+        let answer = server.complete(options.clone()).await.ok();
+        assert_eq!(answer["choices"], undisturbed["choices"]);
+        assert_eq!(answer["choices"][2]["logprobs"]["tokens"].as_array().unwrap().len(), 1204);
     }
 }
 
