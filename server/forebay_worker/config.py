@@ -23,22 +23,30 @@ class WorkerConfig:
     incarnation: int
     rank: int = 0
     world_size: int = 1
+    replica: int = 0
     num_replicas: int = 1
     """Groups on this machine; they share what memory is available."""
     num_threads: int | None = None
     """Threads for kernels; None: cores available to the process divided by world_size, at least 1."""
     dtype: str | None = None
-    """float32, bfloat16 or float16; None: the checkpoint's own, float32 activations for a GGUF file on CPU."""
+    """float32, bfloat16 or float16; None: the checkpoint's own; of a GGUF file's activations float32 on CPU, on a GPU
+    bfloat16 (float16 before Ampere)."""
     kv_cache_dtype: str | None = None
-    """float32, bfloat16 or float16; None: float16 beside quantized weights, else `dtype`."""
+    """float32, bfloat16 or float16; None: float16 beside quantized weights on CPU, else `dtype`."""
     device: str = "cpu"
+    """auto, cpu or cuda; `device.py` says what auto means."""
+    custom_kernels: bool = True
+    """False: torch's operators in place of the CPU kernels; quantized weights are then held in `dtype`."""
+    cuda_memory_fraction: float = 1.0
+    """Of each GPU's memory, the part that this server may use."""
     block_size: int = 16
     max_sequences: int = 128
     max_plan_tokens: int = 512
     max_total_tokens: int | None = None
     """The operator's bound on one sequence; the model's max_position_embeddings bounds it too."""
     kv_cache_bytes: int | None = None
-    """Of this shard; None: min(its part of 40% of available memory, room for 32 x max_total_tokens)."""
+    """Of this shard; None: on CPU min(its part of 40% of available memory, room for 32 x max_total_tokens), on a GPU
+    90% of what weights and the largest step leave."""
     kv_cache_tokens: int | None = None
     """The cache's size in tokens, in place of bytes; rounded up to whole blocks."""
     num_blocks: int | None = None
@@ -52,6 +60,10 @@ class WorkerConfig:
         """Check what cannot be right. Raises: ValueError naming the field, its value and the limit."""
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank is `{self.rank}`, expected 0 to {self.world_size - 1}")
+        if not 0 <= self.replica < self.num_replicas:
+            raise ValueError(f"replica is `{self.replica}`, expected 0 to {self.num_replicas - 1}")
+        if not 0 < self.cuda_memory_fraction <= 1:
+            raise ValueError(f"cuda_memory_fraction is `{self.cuda_memory_fraction}`, expected more than 0, at most 1")
         if not 0 <= self.max_run_ahead <= 3:
             raise ValueError(f"max_run_ahead is `{self.max_run_ahead}`, expected 0 to 3")
         for name in ("block_size", "max_sequences", "max_plan_tokens", "world_size", "num_replicas"):

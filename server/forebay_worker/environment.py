@@ -51,15 +51,14 @@ def _torch_facts() -> dict[str, str]:
     try:
         import torch
 
-        from forebay_kernels.native import native_info
+        from forebay_worker.device import cuda_obstacle
         from forebay_worker.memory import available_memory
     except ImportError as error:
         return {"kernels": f"cannot be loaded: {error}"}
-    kernels = native_info()
     facts = {
-        "kernels": f"{kernels['instruction_set']}, {kernels['num_threads']} threads, team {kernels['thread_team']}",
-        "memory available": f"{available_memory(torch.device('cpu')) / 2**30:.1f} GiB",
-        "cuda": str(torch.version.cuda or "not in this torch"),
+        "kernels": _kernels(),
+        "memory available": f"{available_memory() / 2**30:.1f} GiB",
+        "cuda": cuda_obstacle() or str(torch.version.cuda or torch.version.hip),
     }
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
@@ -67,6 +66,16 @@ def _torch_facts() -> dict[str, str]:
             f"{device.name}, {device.total_memory / 2**30:.1f} GiB, sm_{device.major}{device.minor}"
         )
     return facts
+
+
+def _kernels() -> str:
+    from forebay_kernels.native import native_info
+
+    try:
+        info = native_info()
+    except ImportError as error:
+        return f"cannot be loaded: {error}"
+    return f"{info['instruction_set']}, {info['num_threads']} threads, team {info['thread_team']}"
 
 
 def run_env() -> int:

@@ -88,7 +88,7 @@ class Executor:
         self._model = model
         self._kv_cache = kv_cache
         self._group = group
-        self._table = SequenceTable(capabilities, torch.device(capabilities.device))
+        self._table = SequenceTable(capabilities, group.device)
         self._sampling_columns: tuple[tuple[int, bytes], SamplingRows] | None = None
 
     @torch.inference_mode()
@@ -142,7 +142,7 @@ class Executor:
     def _compute(self, batch: Batch) -> _Outcome:
         """Everything of a step that can fail; changes nothing but the KV cache."""
         started = time.perf_counter_ns()
-        no_ids = torch.empty(0, dtype=torch.int64)
+        no_ids = torch.empty(0, dtype=torch.int64, device=batch.input_ids_T.device)
         if not batch.num_tokens:
             return _Outcome(no_ids, None, [], 0)
         hidden_TD = self._model.forward(batch.input_ids_T, batch.positions_T, self._kv_cache, batch.metadata)

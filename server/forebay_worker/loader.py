@@ -7,14 +7,17 @@ from pathlib import Path
 
 import torch
 
+from forebay_kernels.native import native_serves
 from forebay_worker.attention.select import select_backend
 from forebay_worker.config import WorkerConfig
+from forebay_worker.device import half_dtype, usable_cuda_memory
 from forebay_worker.distributed.groups import ProcessGroup
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.models.decoder import Decoder
 from forebay_worker.models.source import ModelSource, open_model
 from forebay_worker.models.spec import DecoderSpec
 from forebay_worker.weights.errors import ModelRefusedError
+from forebay_worker.weights.gguf import GgufFile
 from forebay_worker.weights.names import Checkpoint
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -42,8 +45,11 @@ def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
     """
     source = open_model(Path(config.model_path))
     source.check_num_shards(group.world_size)
-    dtype = _dtype("dtype", config.dtype or source.dtype)
-    default_kv_dtype = "float16" if source.is_quantized else config.dtype or source.dtype
+    dtype_name = config.dtype or _own_dtype(source, group.device)
+    dtype = _dtype("dtype", dtype_name)
+    is_packed = source.is_quantized and native_serves(group.device)
+    if group.device.type != "cpu":
+        check_room_for_weights(source, dtype, group, config.cuda_memory_fraction)
     backend = select_backend(config.attention, group.device, dtype)
     checkpoint = source.checkpoint()
     max_positions = source.spec.max_position_embeddings
@@ -56,9 +62,30 @@ def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
         vocab_size=source.spec.vocab_size,
         max_position_embeddings=max_positions,
         dtype=dtype,
-        kv_cache_dtype=_dtype("kv_cache_dtype", config.kv_cache_dtype or default_kv_dtype),
+        kv_cache_dtype=_dtype("kv_cache_dtype", config.kv_cache_dtype or ("float16" if is_packed else dtype_name)),
         num_parameters=source.tensors.num_parameters,
     )
+
+
+def _own_dtype(source: ModelSource, device: torch.device) -> str:
+    """A GGUF file says nothing of activations: the kernels for packed weights want float32, a GPU half of it."""
+    is_gguf = isinstance(source.tensors, GgufFile)
+    return half_dtype(device) if is_gguf and device.type == "cuda" else source.dtype
+
+
+def check_room_for_weights(source: ModelSource, dtype: torch.dtype, group: ProcessGroup, fraction: float) -> None:
+    """Refuse a model whose weights, this shard's part of them and all in `dtype`, do not fit into a GPU's memory.
+
+    Raises: ValueError naming what they need and what is free.
+    """
+    needed = source.tensors.num_parameters * dtype.itemsize // group.world_size
+    free = usable_cuda_memory(group.device, fraction)
+    if needed > free:
+        unpacked = ", unpacked from the file's quantized blocks," if source.is_quantized else ""
+        raise ValueError(
+            f"the weights of `{source.path}`{unpacked} need `{needed}` bytes of `{group.device}` in "
+            f"{str(dtype).removeprefix('torch.')}, of which `{free}` are free; raise num_shard, or set device to cpu"
+        )
 
 
 def _dtype(field: str, name: str) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -11,20 +12,45 @@ from forebay_worker.kv_cache import block_bytes
 from forebay_worker.models.spec import DecoderSpec
 
 AVAILABLE_PERCENT = 40
-"""Of available memory, all shards of all replicas together: activations and other programs need the rest."""
+"""Of a machine's available memory, all shards of all replicas together: activations and other programs need it."""
 
 MAX_FULL_SEQUENCES = 32
-"""More cache than that many sequences of full length seldom helps, and reserving it can alarm an operator."""
+"""On CPU, more cache than that many sequences of full length seldom helps, and reserving it can alarm an operator."""
+
+CUDA_PERCENT = 90
+"""Of what weights and the largest step leave of a GPU: memory gets scattered, and libraries take some later on."""
 
 
-def choose_num_blocks(
-    config: WorkerConfig, spec: DecoderSpec, kv_cache_dtype: torch.dtype, available_bytes: int | None = None
-) -> int:
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """Memory that one shard's cache may take."""
+
+    num_bytes: int
+    origin: str
+    max_full_sequences: int | None = None
+
+
+def cpu_room(config: WorkerConfig, available_bytes: int) -> Room:
+    """This shard's part of the machine's available memory."""
+    shares = config.world_size * config.num_replicas
+    return Room(available_bytes * AVAILABLE_PERCENT // 100 // shares, "available memory", MAX_FULL_SEQUENCES)
+
+
+def cuda_room(usable_bytes: int, workspace_bytes: int) -> Room:
+    """What is left of a GPU of one's own, once weights are loaded, beside what steps take.
+
+    `usable_bytes`: see `device.usable_cuda_memory`; `workspace_bytes`: of the largest step, freed again.
+    """
+    left = max(0, usable_bytes - workspace_bytes)
+    return Room(left * CUDA_PERCENT // 100, "the GPU's memory beside weights and steps")
+
+
+def choose_num_blocks(config: WorkerConfig, spec: DecoderSpec, kv_cache_dtype: torch.dtype, room: Room) -> int:
     """Blocks for this shard's cache, the null block included; the group uses the least of its ranks' numbers.
 
-    In a later life of the group it is the number of the first, whatever is available now: a request that filled the
-    pool then must fit again. `available_bytes`: for tests; else asked of the system. Without an operator's
-    max_total_tokens a small machine gets shorter sequences rather than a refusal.
+    What the operator says goes before `room`; in a later life of the group it is the number of the first, whatever is
+    available now: a request that filled the pool then must fit again. Without an operator's max_total_tokens a small
+    machine gets shorter sequences rather than a refusal.
     Raises: ValueError naming the bytes needed and available, if not even one sequence fits.
     """
     if config.num_blocks is not None:
@@ -39,10 +65,10 @@ def choose_num_blocks(
         num_blocks = 1 + -(-config.kv_cache_tokens // config.block_size)
         budget, origin = num_blocks * one_block, "kv_cache_tokens"
     else:
-        available = available_memory(torch.device(config.device)) if available_bytes is None else available_bytes
-        shares = config.world_size * config.num_replicas
-        budget, origin = available * AVAILABLE_PERCENT // 100 // shares, "available memory"
-        num_blocks = min(budget // one_block, MAX_FULL_SEQUENCES * sequence_blocks + 1)
+        budget, origin = room.num_bytes, room.origin
+        num_blocks = budget // one_block
+        if room.max_full_sequences is not None:
+            num_blocks = min(num_blocks, room.max_full_sequences * sequence_blocks + 1)
     needed = 1 + (sequence_blocks if config.max_total_tokens is not None else 1)
     if num_blocks < needed:
         raise ValueError(
@@ -52,11 +78,8 @@ def choose_num_blocks(
     return num_blocks
 
 
-def available_memory(device: torch.device) -> int:
-    """Bytes that a new allocation can still get: on CPU the least of machine and cgroup."""
-    if device.type != "cpu":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free
+def available_memory() -> int:
+    """Bytes that a new allocation can still get on this machine: the least of what it and the cgroup have."""
     return min(_machine_available(), *_cgroup_available())
 
 

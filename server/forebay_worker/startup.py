@@ -10,16 +10,18 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from forebay_kernels import use_torch_alone
 from forebay_worker.config import WorkerConfig
+from forebay_worker.device import choose_device, usable_cuda_memory
 from forebay_worker.distributed.groups import ProcessGroup, join
 from forebay_worker.executor import Executor
 from forebay_worker.kv_cache import KvCache, block_bytes
 from forebay_worker.loader import LoadedModel, load_model
-from forebay_worker.memory import choose_num_blocks
-from forebay_worker.plan import Capabilities, NewSequence, RowFlag, SamplingParams, StepPlan
+from forebay_worker.memory import Room, available_memory, choose_num_blocks, cpu_room, cuda_room
+from forebay_worker.plan import Capabilities
+from forebay_worker.warm_up import cuda_workspace, warm
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +30,38 @@ _NICENESS = 5
 
 
 def set_up_process(config: WorkerConfig) -> None:
-    """On CPU, yield to the router and take this rank's share of the cores. Once a process."""
-    if torch.device(config.device).type == "cpu":
-        os.nice(_NICENESS)
-        torch.set_num_threads(config.num_threads or max(1, num_cores() // config.world_size))
+    """Take this rank's GPU; or, on CPU, yield to the router and take this rank's share of the cores. Once a process.
+
+    Raises: ValueError for a device that cannot be had.
+    """
+    choice = choose_device(config)
+    if config.device != choice.device.type:
+        log.info("device `%s` is `%s`: %s", config.device, choice.device, choice.reason)
+    use_torch_alone(not config.custom_kernels)
+    if choice.device.type == "cuda":
+        torch.cuda.set_device(choice.device)
+        torch.cuda.set_per_process_memory_fraction(config.cuda_memory_fraction, choice.device)
+        return
+    if config.cuda_memory_fraction < 1:
+        log.warning("cuda_memory_fraction `%s` has no effect on cpu", config.cuda_memory_fraction)
+    os.nice(_NICENESS)
+    torch.set_num_threads(config.num_threads or max(1, num_cores() // config.world_size))
 
 
 def start_executor(config: WorkerConfig) -> Executor:
     """Join the group, load, reserve, warm. Raises: ValueError naming what is refused and the limit."""
     started = time.monotonic()
-    device = torch.device(config.device)
+    device = choose_device(config).device
     group = join(config.rank, config.world_size, config.rendezvous_path, device)
     loaded = load_model(config, group)
-    num_blocks = group.min_int(choose_num_blocks(config, loaded.spec, loaded.kv_cache_dtype))
+    num_blocks = choose_num_blocks(config, loaded.spec, loaded.kv_cache_dtype, _room(config, group, loaded))
+    num_blocks = group.min_int(num_blocks)
     capabilities = _capabilities(config, group, loaded, num_blocks)
-    kv_cache = _reserve(config, loaded, num_blocks, capabilities.kv_cache_bytes)
+    kv_cache = _reserve(config, device, loaded, num_blocks, capabilities.kv_cache_bytes)
     log.info("loaded `%s` in %.1f s", config.model_path, time.monotonic() - started)
     # Streams wait for a later life, and that the largest plan fits is known from the first.
     num_tokens = config.max_plan_tokens if config.incarnation == 1 else config.block_size
-    _warm(Executor(loaded.decoder, kv_cache, group, capabilities), num_tokens)
+    warm(Executor(loaded.decoder, kv_cache, group, capabilities), num_tokens)
     log.info(
         "ready after %.1f s: %d blocks of %d tokens, %d KV bytes, dtype %s, attention %s",
         time.monotonic() - started,
@@ -60,14 +75,16 @@ def start_executor(config: WorkerConfig) -> Executor:
     return Executor(loaded.decoder, kv_cache, group, capabilities)
 
 
-def _reserve(config: WorkerConfig, loaded: LoadedModel, num_blocks: int, num_bytes: int) -> KvCache:
+def _reserve(
+    config: WorkerConfig, device: torch.device, loaded: LoadedModel, num_blocks: int, num_bytes: int
+) -> KvCache:
     try:
         return KvCache.allocate(
             loaded.spec,
             num_blocks,
             config.block_size,
             loaded.kv_cache_dtype,
-            config.device,
+            device,
             num_shards=config.world_size,
         )
     except RuntimeError as error:  # torch has no narrower one on CPU
@@ -75,6 +92,18 @@ def _reserve(config: WorkerConfig, loaded: LoadedModel, num_blocks: int, num_byt
             f"the KV cache's `{num_blocks}` blocks, `{num_bytes}` bytes, cannot be reserved: "
             f"{str(error).splitlines()[0]}; free memory, or lower kv_cache_bytes or kv_cache_tokens"
         ) from error
+
+
+def _room(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel) -> Room:
+    if group.device.type != "cuda":
+        return cpu_room(config, available_memory())
+    if config.num_blocks is not None:
+        return Room(0, "an earlier life")
+    enough_blocks = 1 + -(-loaded.max_position_embeddings // config.block_size)
+    workspace = cuda_workspace(loaded, group, _capabilities(config, group, loaded, enough_blocks))
+    usable = usable_cuda_memory(group.device, config.cuda_memory_fraction)
+    log.info("`%s`: %d bytes are usable beside the weights, steps take %d", group.device, usable, workspace)
+    return cuda_room(usable, workspace)
 
 
 def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel, num_blocks: int) -> Capabilities:
@@ -93,65 +122,11 @@ def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel
         rank=group.rank,
         world_size=group.world_size,
         dtype=str(loaded.dtype).removeprefix("torch."),
-        device=torch.device(config.device).type,
+        device=group.device.type,
         kv_cache_dtype=str(loaded.kv_cache_dtype).removeprefix("torch."),
         kv_cache_bytes=num_blocks
         * block_bytes(loaded.spec, config.block_size, loaded.kv_cache_dtype, config.world_size),
         attention_backend=loaded.decoder.backend.name,
-    )
-
-
-def _warm(executor: Executor, num_tokens: int) -> None:
-    """Run a chunk of `num_tokens`, or as many as one may have, a decode and every sampler once.
-
-    The largest chunk makes all workspaces, so that no first request pays for them.
-    """
-    capabilities = executor.capabilities
-    num_tokens = max(1, min(num_tokens, capabilities.max_plan_tokens, capabilities.max_sequence_tokens - 1))
-    num_blocks = min(-(-(num_tokens + 1) // capabilities.block_size), capabilities.num_blocks - 1)
-    sampling = SamplingParams(
-        temperature=1.0,
-        top_k=50,
-        top_p=0.9,
-        typical_p=0.9,
-        min_p=0.01,
-        repetition_penalty=1.1,
-        frequency_penalty=0.1,
-        presence_penalty=0.1,
-        tgi_frequency_penalty=0.1,
-        processed_logprobs=True,
-        num_top_logprobs=5,
-    )
-    new = NewSequence(
-        slot=0,
-        epoch=0,
-        token_ids=np.zeros(num_tokens, np.uint32),
-        num_prompt_tokens=num_tokens,
-        num_computed_tokens=0,
-        block_ids=np.arange(1, num_blocks + 1, dtype=np.uint32),
-        sampling=sampling,
-    )
-    flags = RowFlag.SAMPLES | RowFlag.LAST_CHUNK | RowFlag.LOGPROBS
-    executor.execute(_warm_plan(0, [new], num_tokens, flags))
-    if num_tokens < min(capabilities.max_sequence_tokens, num_blocks * capabilities.block_size):
-        executor.execute(_warm_plan(1, [], 1, RowFlag.SAMPLES | RowFlag.LOGPROBS))
-
-
-def _warm_plan(step_id: int, new_sequences: list[NewSequence], num_tokens: int, flags: RowFlag) -> StepPlan:
-    none = np.empty(0, np.uint32)
-    return StepPlan(
-        step_id=step_id,
-        released_slots=none,
-        released_epochs=none,
-        new_sequences=new_sequences,
-        append_slots=none,
-        append_counts=none,
-        append_blocks=none,
-        num_decodes=0 if new_sequences else 1,
-        row_slots=np.zeros(1, np.uint32),
-        row_epochs=np.zeros(1, np.uint32),
-        row_num_tokens=np.array([num_tokens], np.uint32),
-        row_flags=np.array([flags], np.uint32),
     )
 
 

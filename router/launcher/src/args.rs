@@ -96,17 +96,24 @@ pub(crate) struct WorkerArgs {
     /// holds the longest part of its prompt, then to the least busy. They share the cores and the memory.
     #[arg(long, env = "FOREBAY_REPLICAS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) replicas: u32,
-    /// Type of the activations (and of weights that are not quantized). The checkpoint's own if not given; float32
-    /// for a GGUF file on CPU.
+    /// Type of the activations (and of weights that are not quantized). The checkpoint's own if not given; for a
+    /// GGUF file float32 on CPU, on a GPU bfloat16 (float16 before Ampere).
     #[arg(long, env, value_parser = ["float16", "bfloat16", "float32"])]
     pub(crate) dtype: Option<String>,
-    /// Type of the KV cache; float16 beside quantized weights, else `--dtype`, if not given. The fp8 types are not
-    /// built yet and refused.
+    /// Type of the KV cache; float16 beside quantized weights on CPU, else `--dtype`, if not given. The fp8 types are
+    /// not built yet and refused.
     #[arg(long, env, value_parser = ["float16", "bfloat16", "float32", "fp8_e4m3fn", "fp8_e5m2"])]
     pub(crate) kv_cache_dtype: Option<String>,
-    /// Where the model runs.
-    #[arg(long, env = "FOREBAY_DEVICE", default_value = "cpu", value_parser = ["cpu"])]
+    /// Where the model runs. `auto` takes GPUs, one a shard, where torch sees some that it can use, else the CPU; the
+    /// log says which and why.
+    #[arg(long, env = "FOREBAY_DEVICE", default_value = "auto", value_parser = ["auto", "cpu", "cuda"])]
     pub(crate) device: String,
+    /// The part of each GPU's memory that this server may use, for weights, steps and KV cache.
+    #[arg(long, env, value_name = "FRACTION", default_value = "1.0", value_parser = crate::settings::parse_fraction)]
+    pub(crate) cuda_memory_fraction: f64,
+    /// Compute with torch's operators alone, on CPU too; quantized weights are unpacked when they are loaded.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    pub(crate) disable_custom_kernels: bool,
     /// The attention backend: `paged` is the CPU kernel, `batched` is made of torch's operators and runs everywhere,
     /// `sdpa` is their reference, row by row. `auto` takes `paged` where it can.
     #[arg(long, env = "FOREBAY_ATTENTION", default_value = "auto", value_parser = ["auto", "paged", "batched", "sdpa"])]
@@ -192,8 +199,9 @@ pub(crate) struct ScheduleArgs {
     /// Tokens a block of KV cache.
     #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) block_size: u32,
-    /// Bytes of KV cache of each shard, as `1073741824` or `1GiB`. 40% of the memory available, divided among all, or room
-    /// for 32 sequences of full length, whichever is less, if not given.
+    /// Bytes of KV cache of each shard, as `1073741824` or `1GiB`. If not given, on CPU 40% of the memory available,
+    /// divided among all, or room for 32 sequences of full length, whichever is less; on a GPU 90% of what weights and
+    /// the largest step leave.
     #[arg(long, env = "FOREBAY_KV_CACHE_BYTES", value_name = "BYTES", value_parser = crate::settings::parse_bytes, conflicts_with = "kv_cache_tokens")]
     pub(crate) kv_cache_bytes: Option<u64>,
     /// Size of the KV cache of each replica in tokens, instead of bytes.
@@ -258,7 +266,7 @@ pub(crate) struct MootArgs {
     /// Tokens in a batch: bounded by the KV cache here (`--kv-cache-bytes`, `--kv-cache-tokens`).
     #[arg(long, env, value_name = "N")]
     pub(crate) max_batch_total_tokens: Option<u64>,
-    /// Batch sizes to capture: there are no CUDA graphs on this device.
+    /// Batch sizes to capture: steps run without CUDA graphs here.
     #[arg(long, env, value_name = "SIZES", value_delimiter = ',')]
     pub(crate) cuda_graphs: Option<Vec<u32>>,
     /// The sockets' folder: made anew for every run here, readable by its owner alone.
@@ -297,12 +305,6 @@ pub(crate) struct UnbuiltArgs {
     /// Run code that comes with a model.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) trust_remote_code: bool,
-    /// Avoid custom kernels; `--attention sdpa` avoids the one for attention.
-    #[arg(long, env, value_parser = BoolishValueParser::new())]
-    pub(crate) disable_custom_kernels: bool,
-    /// Share of the GPU's memory to use.
-    #[arg(long, env, value_name = "FRACTION")]
-    pub(crate) cuda_memory_fraction: Option<f32>,
     /// Stretch rotary embeddings.
     #[arg(long, env, value_name = "KIND")]
     pub(crate) rope_scaling: Option<String>,

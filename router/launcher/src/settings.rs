@@ -49,7 +49,7 @@ pub(crate) enum SettingsError {
         total: u32,
     },
     /// `--sharded true` without a number.
-    #[error("`--sharded true` needs `--num-shard N` with N at least 2 on device `cpu`")]
+    #[error("`--sharded true` needs `--num-shard N` with N at least 2")]
     ShardedWithoutNumber,
     /// `--sharded` and `--num-shard` say opposite things.
     #[error("`--sharded {sharded}` contradicts `--num-shard {num_shard}`: leave `--sharded` out")]
@@ -59,6 +59,9 @@ pub(crate) enum SettingsError {
         /// `--num-shard`.
         num_shard: u32,
     },
+    /// A share of what is not used.
+    #[error("`--cuda-memory-fraction` is `{0}`, but `--device` is `cpu`: size the cache with `--kv-cache-bytes`")]
+    FractionOfNoGpu(f64),
     /// A step could not hold one token of each sequence.
     #[error("`--max-batch-prefill-tokens` is `{plan}`, expected at least `--max-batch-size` `{sequences}`")]
     PlanTooSmall {
@@ -86,7 +89,7 @@ fn list_refusals(remarks: &[Remark]) -> String {
 }
 
 /// What all shards of a group are told alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WorkerSettings {
     pub(crate) num_replicas: u32,
     pub(crate) num_shard: u32,
@@ -94,6 +97,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) dtype: Option<String>,
     pub(crate) kv_cache_dtype: Option<String>,
     pub(crate) device: String,
+    pub(crate) cuda_memory_fraction: f64,
+    pub(crate) custom_kernels: bool,
     pub(crate) attention: String,
     pub(crate) block_size: u32,
     pub(crate) max_sequences: u32,
@@ -223,6 +228,8 @@ fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
         dtype: args.workers.dtype.clone(),
         kv_cache_dtype: args.workers.kv_cache_dtype.clone(),
         device: args.workers.device.clone(),
+        cuda_memory_fraction: cuda_memory_fraction(&args.workers)?,
+        custom_kernels: !args.workers.disable_custom_kernels,
         attention: args.workers.attention.clone(),
         block_size: args.schedule.block_size,
         max_sequences,
@@ -233,6 +240,13 @@ fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
         max_run_ahead: args.schedule.run_ahead,
         log_level: worker_log_level(&args.logs.log_level),
     })
+}
+
+fn cuda_memory_fraction(args: &WorkerArgs) -> Result<f64, SettingsError> {
+    match (args.cuda_memory_fraction, args.device.as_str()) {
+        (fraction, "cpu") if fraction < 1.0 => Err(SettingsError::FractionOfNoGpu(fraction)),
+        (fraction, _) => Ok(fraction),
+    }
 }
 
 /// `(max_sequences, max_plan_tokens)`. What the operator leaves open follows what he fixed.
@@ -311,6 +325,14 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(0) => Err("expected at least 1 byte".to_owned()),
         Some(bytes) => Ok(bytes),
         None => Err("more than 2^64 bytes".to_owned()),
+    }
+}
+
+/// More than 0, at most 1.
+pub(crate) fn parse_fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if fraction > 0.0 && fraction <= 1.0 => Ok(fraction),
+        _ => Err("expected a number above 0, at most 1".to_owned()),
     }
 }
 

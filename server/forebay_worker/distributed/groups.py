@@ -83,7 +83,7 @@ class ProcessGroup:
 def join(rank: int, world_size: int, rendezvous_path: str, device: str | torch.device) -> ProcessGroup:
     """Meet the other ranks through a file that no earlier group has used. Blocks until all are there.
 
-    Raises: ValueError for a device without a collective backend.
+    Raises: ValueError for a device without a collective backend, or for one that this torch lacks.
     """
     device = torch.device(device)
     if device.type not in BACKENDS:
@@ -91,11 +91,18 @@ def join(rank: int, world_size: int, rendezvous_path: str, device: str | torch.d
     if world_size > 1:
         import torch.distributed as dist
 
+        backend = BACKENDS[device.type]
+        if not dist.is_backend_available(backend):
+            raise ValueError(
+                f"num_shard is `{world_size}`, but this torch has no `{backend}` for `{device}`; set it to 1"
+            )
         dist.init_process_group(
-            BACKENDS[device.type],
+            backend,
             init_method=f"file://{rendezvous_path}",
             rank=rank,
             world_size=world_size,
             timeout=JOIN_TIMEOUT,
+            # Binds the rank to its GPU; gloo takes none.
+            device_id=device if device.type == "cuda" else None,
         )
     return ProcessGroup(rank, world_size, device)

@@ -103,3 +103,9 @@ def test_units_are_divided_or_shared_by_neighbours():
 def test_a_device_without_collectives_is_refused():
     with pytest.raises(ValueError, match="device is `meta`, expected one of cpu, cuda"):
         join(0, 1, "", "meta")
+
+
+def test_a_backend_that_torch_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda backend: backend != "nccl")
+    with pytest.raises(ValueError, match="num_shard is `2`, but this torch has no `nccl` for `cuda:1`; set it to 1"):
+        join(1, 2, "", torch.device("cuda", 1))

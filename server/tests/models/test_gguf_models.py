@@ -6,10 +6,14 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 
+from forebay_kernels import force_torch
 from forebay_kernels.ops.quantized_linear import dequantize
+from forebay_worker.distributed.groups import ProcessGroup
 from forebay_worker.layers.sublayers import AttentionAfterNorm, MlpAfterNorm
+from forebay_worker.loader import check_room_for_weights
 from forebay_worker.models import blocks
-from forebay_worker.quantization import gguf
+from forebay_worker.models.source import open_model
+from forebay_worker.quantization import dequantized, gguf
 from forebay_worker.weights.stored import QUANTIZED_TYPES, STORAGE_TYPES
 
 from .tiny_gguf import write_tiny_gguf
@@ -53,6 +57,45 @@ def test_quantized_products_give_nearly_the_folders_logits(tmp_path, load, kind)
     actual, expected = load(path).step([(0, IDS)]), load(folder).step([(0, IDS)])
     # Beside the activations' 16 bits, the cache's float16 (2^-11) is what differs; a few products in a row add up.
     assert (actual - expected).abs().mean() < 2e-3 * expected.abs().mean()
+
+
+@pytest.mark.parametrize("kind", QUANTIZED, ids=lambda kind: kind.name)
+def test_weights_dequantized_at_load_give_the_folders_logits(tmp_path, load, monkeypatch, kind):
+    """What is done for a GPU, done on CPU: the file's values, plain, in few rows at once."""
+    monkeypatch.setattr(dequantized, "_VALUES_AT_ONCE", 1000)
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kind, scale=scale_for(kind))
+    with force_torch():
+        stepper = load(path)
+        actual = stepper.step([(0, IDS)])
+    assert stepper.model.kv_cache_dtype == torch.float32
+    torch.testing.assert_close(actual, load(folder).step([(0, IDS)]), atol=1e-4, rtol=0)
+
+
+def test_a_merged_projection_of_several_types_is_dequantized_into_one_matrix(tmp_path, load):
+    kinds = {"attn_q": Type.Q4_0, "attn_k": Type.Q8_0, "attn_v": Type.F16}
+    path, folder = write_tiny_gguf(tmp_path, lambda name: kinds.get(name.split(".")[-2], Type.F32))
+    with force_torch():
+        stepper = load(path, dtype="bfloat16")
+        logits = stepper.step([(0, IDS)])
+    expected = load(folder, dtype="bfloat16").step([(0, IDS)])
+    # Values are rounded to bfloat16 from float32 here and there; products and their order are the same.
+    torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.02)
+    assert stepper.model.dtype == stepper.model.kv_cache_dtype == torch.bfloat16
+
+
+def test_weights_that_a_gpu_cannot_hold_are_refused_with_both_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50_000, 100_000))
+    path, _ = write_tiny_gguf(tmp_path, lambda name: Type.Q4_0)
+    source = open_model(path)
+    group = ProcessGroup(0, 2, torch.device("cuda", 0))
+    needed = source.tensors.num_parameters
+    message = (
+        rf"unpacked from the file's quantized .*, need `{needed}` bytes of `cuda:0` in bfloat16, of which `25000` are"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_room_for_weights(source, torch.bfloat16, group, 0.75)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (needed, needed))
+    check_room_for_weights(source, torch.bfloat16, group, 1.0)
 
 
 def test_types_may_differ_within_a_merged_projection(tmp_path, load, exact_products):

@@ -17,12 +17,10 @@ fn refusal(words: &[&str]) -> String {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let refused: [&[&str]; 17] = [
+    let refused: [&[&str]; 15] = [
         &["--quantize", "awq"],
         &["--speculate", "2"],
         &["--trust-remote-code"],
-        &["--disable-custom-kernels"],
-        &["--cuda-memory-fraction", "0.9"],
         &["--rope-scaling", "linear"],
         &["--rope-factor", "2"],
         &["--lora-adapters", "a,b"],
@@ -99,6 +97,18 @@ fn sharded_and_the_number_of_shards_agree() {
     assert!(refusal(&["--sharded", "true"]).contains("`--num-shard N`"));
     assert!(refusal(&["--sharded", "false", "--num-shard", "2"]).contains("contradicts"));
     assert!(refusal(&["--sharded", "true", "--num-shard", "1"]).contains("contradicts"));
+}
+
+#[test]
+fn a_share_of_gpu_memory_needs_a_gpu() {
+    let fraction = |words: &[&str]| settings(words).unwrap().workers.cuda_memory_fraction;
+    assert!((fraction(&["--cuda-memory-fraction", "0.5"]) - 0.5).abs() < f64::EPSILON);
+    assert!(fraction(&["--device", "cpu", "--cuda-memory-fraction", "1.0"]) >= 1.0);
+    let message = refusal(&["--device", "cpu", "--cuda-memory-fraction", "0.5"]);
+    assert!(message.contains("`--cuda-memory-fraction` is `0.5`, but `--device` is `cpu`"), "{message}");
+    for text in ["0", "-1", "1.01", "nan", "all"] {
+        assert!(parse_fraction(text).is_err(), "{text}");
+    }
 }
 
 #[test]
