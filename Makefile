@@ -101,6 +101,10 @@ mutants: ## show that the scheduler's tests catch known mistakes, each a patch (
 bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
 	$(PY) benchmarks/serving.py $(ARGS)
 
+.PHONY: gpu-check
+gpu-check: ## a GPU against the CPU, op by op and a random 1B Llama; figures (PYTHON=… with torch; nothing is built)
+	$(PYTHON) -m tools.gpu_check $(ARGS)
+
 .PHONY: image
 image: ## build the container image (DEVICE=cpu|cuda ENGINE=docker|podman|buildah)
 	$(ENGINE) build --build-arg DEVICE=$(DEVICE) --build-arg GIT_SHA=$$(git rev-parse HEAD) \

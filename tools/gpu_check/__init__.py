@@ -1,0 +1,1 @@
+"""`python -m tools.gpu_check`: see `__main__.py`."""
