@@ -1,6 +1,8 @@
 //! One kernel each per instruction set, behind one function that picks.
 
 #[cfg(target_arch = "x86_64")]
+mod attention_tile;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -72,6 +74,10 @@ pub(crate) fn attend<C: Float>(
     #[cfg(target_arch = "x86_64")]
     if set.is_avx512() && head.head_dim().is_multiple_of(16) {
         return avx512::attention::attend(set, head, positions, rows, scratch, partial);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if set.is_avx2() && head.head_dim().is_multiple_of(8) {
+        return avx2::attention::attend(set, head, positions, rows, scratch, partial);
     }
     set.vectorize(
         #[inline(always)]

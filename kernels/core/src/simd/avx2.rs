@@ -1,6 +1,7 @@
 //! Kernels in AVX2, and plain Rust compiled for it; entered only with an [`InstructionSet`] that proves the features.
 #![allow(unsafe_code)]
 
+pub(crate) mod attention;
 pub(crate) mod quantized_linear;
 
 use crate::InstructionSet;

@@ -4,7 +4,8 @@
 //! an output over positions in order, however many rows share the pass: rows stay bit-equal in any company.
 
 use super::math;
-use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE, cut, soften};
+use crate::paged_attention::{HeadCache, Partial, QueryRows, TILE, soften};
+use crate::simd::attention_tile::{Tile, for_each_tile};
 use crate::{Float, FloatKind, InstructionSet};
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
@@ -16,6 +17,9 @@ const VECTORS: usize = TILE / LANES;
 /// Rows whose sums are held in registers: 6 x 4 of the 32.
 const REGISTER_ROWS: usize = 6;
 
+/// Whose steps the tiles here are made for.
+struct Avx512;
+
 pub(crate) fn attend<C: Float>(
     set: InstructionSet,
     head: &HeadCache<'_, C>,
@@ -24,26 +28,9 @@ pub(crate) fn attend<C: Float>(
     scratch: &mut Vec<f32>,
     partial: &mut Partial<'_>,
 ) {
-    let (head_dim, num_rows) = (head.head_dim(), rows.visible.len());
-    assert!(set.is_avx512() && head_dim.is_multiple_of(LANES) && head.keys().len() == head.values().len());
-    assert!(rows.queries.len() == num_rows * head_dim && partial.weighted.len() == num_rows * head_dim);
-    assert!(partial.maximum.len() == num_rows && partial.sum.len() == num_rows);
-    scratch.resize(TILE * (head_dim + num_rows) + LANES * num_rows, 0.0);
-    let (keys, rest) = scratch.split_at_mut(TILE * head_dim);
-    let (scores, sums) = rest.split_at_mut(TILE * num_rows);
-    sums.fill(0.0);
-    let mut tile = Tile { head, rows, offsets: [0; TILE], length: 0, start: 0, keys, scores, sums };
-    for positions in cut(positions, TILE) {
-        // Positions keep their lanes, whatever the first: sums over lanes are then in one order.
-        tile.start = positions.start / TILE * TILE;
-        tile.length = positions.end - tile.start;
-        let skipped = positions.start - tile.start;
-        head.offsets(positions.start, &mut tile.offsets[skipped..tile.length]);
-        let (first, last) = (tile.offsets[skipped], tile.offsets[tile.length - 1]);
-        tile.offsets[..skipped].fill(first);
-        tile.offsets[tile.length..].fill(last);
-        assert!(tile.offsets.iter().all(|offset| offset + head_dim <= head.keys().len()));
-        // SAFETY: `set` proves the features; buffer lengths and offsets are asserted above.
+    assert!(set.is_avx512());
+    for_each_tile(head, positions, rows, (scratch, LANES), partial, |tile: &mut Tile<'_, C, Avx512>, partial| {
+        // SAFETY: `set` proves the features; buffer lengths and offsets are asserted by `for_each_tile`.
         unsafe {
             tile.transpose_keys();
             tile.score_rows();
@@ -51,31 +38,10 @@ pub(crate) fn attend<C: Float>(
             tile.weigh_rows(partial);
             tile.sum_values(partial.weighted);
         }
-    }
-    for (sum, lanes) in partial.sum.iter_mut().zip(tile.sums.chunks_exact(LANES)) {
-        *sum = lanes.iter().sum();
-    }
+    });
 }
 
-/// One tile of positions and the buffers that its steps hand on.
-struct Tile<'a, C> {
-    head: &'a HeadCache<'a, C>,
-    rows: &'a QueryRows<'a>,
-    /// Where each position's key and value begin; before the first that is read and beyond `length` the nearest one's, so
-    /// that loads need no mask.
-    offsets: [usize; TILE],
-    length: usize,
-    /// The first position, a multiple of `TILE`.
-    start: usize,
-    /// `[head_dim][TILE]`; columns beyond `length` hold something finite or not, which no row sees.
-    keys: &'a mut [f32],
-    /// `[rows][TILE]`: scores, then weights.
-    scores: &'a mut [f32],
-    /// `[rows][16]`: sums of weights, lane by lane.
-    sums: &'a mut [f32],
-}
-
-impl<C: Float> Tile<'_, C> {
+impl<C: Float> Tile<'_, C, Avx512> {
     #[target_feature(enable = "avx512f,avx512bw,f16c")]
     unsafe fn transpose_keys(&mut self) {
         let head_dim = self.head.head_dim();
