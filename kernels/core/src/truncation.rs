@@ -53,7 +53,9 @@ pub fn mass_window(
         }
         let best = maximum(logits, set);
         let ranking = Ranking { floor: floor.max(f32::MIN), centre: centres[row].min(best) };
-        let cut = ranking.cut(logits, Mass { best }, |total| share * total, set);
+        // A floor, as top-k sets one, leaves few: the rest is not looked at again.
+        let kept = (floor > f32::MIN).then(|| filtered(logits, |logit| logit >= floor, set));
+        let cut = ranking.cut(kept.as_deref().unwrap_or(logits), Mass { best }, |total| share * total, set);
         cut.map_or([floor, f32::INFINITY], |cut| ranking.window(cut))
     });
     Ok(())
@@ -206,20 +208,25 @@ impl Ranking {
     }
 
     fn members(&self, logits: &[f32], bucket: usize, set: InstructionSet) -> Vec<f32> {
-        let mut members = Vec::new();
         let is_member = |logit: f32| (logit >= self.floor) & (self.bucket(logit) as usize == bucket);
-        for chunk in logits.chunks(LANES * 2) {
-            // Counted, not `any`: a loop without an early exit vectorizes.
-            let count = set.vectorize(
-                #[inline(always)]
-                || chunk.iter().filter(|logit| is_member(**logit)).count(),
-            );
-            if count > 0 {
-                members.extend(chunk.iter().filter(|logit| is_member(**logit)));
-            }
-        }
-        members
+        filtered(logits, is_member, set)
     }
+}
+
+/// The logits that are wanted, in order; made for few.
+fn filtered(logits: &[f32], is_wanted: impl Fn(f32) -> bool, set: InstructionSet) -> Vec<f32> {
+    let mut wanted = Vec::new();
+    for chunk in logits.chunks(LANES * 2) {
+        // Counted, not `any`: a loop without an early exit vectorizes.
+        let count = set.vectorize(
+            #[inline(always)]
+            || chunk.iter().filter(|logit| is_wanted(**logit)).count(),
+        );
+        if count > 0 {
+            wanted.extend(chunk.iter().filter(|logit| is_wanted(**logit)));
+        }
+    }
+    wanted
 }
 
 #[cfg(test)]
