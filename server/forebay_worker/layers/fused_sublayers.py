@@ -14,7 +14,7 @@ from forebay_worker.attention.cpu_paged import CpuPaged
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.attention import GroupedQueryAttention, NormedQueryKeyAttention
 from forebay_worker.layers.linear import RowParallelLinear
-from forebay_worker.layers.mlp import SwiGluMlp
+from forebay_worker.layers.mlp import GeGluMlp, SwiGluMlp
 from forebay_worker.layers.norm import Norm, RmsNorm
 
 
@@ -66,6 +66,9 @@ def fused_attention(norm: Norm, attention: GroupedQueryAttention) -> FusedAttent
     qkv, output, parameters = attention.qkv, attention.output, attention.parameters
     if not isinstance(norm, RmsNorm) or not isinstance(attention.backend, CpuPaged) or not attention.is_rotary:
         return None
+    # Another class may do to queries and keys what the kernel does not know of.
+    if type(attention) not in (GroupedQueryAttention, NormedQueryKeyAttention):
+        return None
     if type(attention) not in (GroupedQueryAttention, NormedQueryKeyAttention):
         return None
     if qkv.packed is None or output.packed is None:
@@ -93,6 +96,8 @@ def fused_attention(norm: Norm, attention: GroupedQueryAttention) -> FusedAttent
 def fused_mlp(norm: Norm, mlp: SwiGluMlp) -> FusedMlp | None:
     """None for what the kernel does not do."""
     if not isinstance(norm, RmsNorm) or mlp.gate_up.packed is None or mlp.down.packed is None:
+        return None
+    if type(mlp) not in (SwiGluMlp, GeGluMlp):
         return None
     weights = MlpWeights(
         norm_weight_D=norm.weight_D,
