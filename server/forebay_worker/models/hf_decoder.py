@@ -50,13 +50,10 @@ def hf_decoder(
     return DecoderSpec(**{**usual, **fields})
 
 
-def hf_names(config: HfConfig, attention_bias: bool = False) -> dict[str, WeightName]:
-    """Names of a decoder of Llama's shape, with the biases that `attention_bias` and `mlp_bias` announce.
-
-    `attention_bias`: for a configuration that does not say.
-    """
+def hf_names(config: HfConfig) -> dict[str, WeightName]:
+    """Names of a decoder of Llama's shape, with the biases that `attention_bias` and `mlp_bias` announce."""
     names = hf_decoder_names()
-    if config.flag("attention_bias", attention_bias):
+    if config.flag("attention_bias", False):
         names |= biases(names, *QUERY_KEY_VALUE, "attention.output")
     if config.flag("mlp_bias", False):
         names |= biases(names, *MLP_ROLES)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from forebay_worker.weights.errors import ModelRefusedError
 from forebay_worker.weights.stored import StoredTensor
@@ -130,12 +131,12 @@ def divided_by_layer(
 def undo_adjacent_rotary(head_dim: int, rotary_dim: int | None = None) -> Arrangement:
     """Rows of a query or key weight whose heads were interleaved for rotation of adjacent pairs, put in our order.
 
-    llama.cpp stores row 2i + j of a head where transformers has row j * head_dim / 2 + i. Whole rows move, so
-    quantized blocks stay whole.
+    llama.cpp stores row 2i + j of a head where transformers has row j * head_dim / 2 + i; of a head that turns in part,
+    this goes for its first `rotary_dim` rows. Whole rows move, so quantized blocks stay whole.
     """
 
     def arrange(tensor: StoredTensor) -> StoredTensor:
-        order_HD = np.arange(tensor.num_rows).reshape(-1, head_dim)
+        order_HD = _numbered_rows(tensor, head_dim)
         turning_HR = order_HD[:, :rotary_dim]
         pairs_HR2 = turning_HR.reshape(len(order_HD), -1, 2)
         order_HD[:, : turning_HR.shape[1]] = pairs_HR2.swapaxes(1, 2).reshape(turning_HR.shape)
@@ -166,10 +167,17 @@ def rows_of_heads(heads: slice, group_size: int, head_dim: int) -> Arrangement:
     """Of a matrix of groups of so many heads, some heads of each group."""
 
     def arrange(tensor: StoredTensor) -> StoredTensor:
-        order = np.arange(tensor.num_rows).reshape(-1, group_size, head_dim)[:, heads]
-        return tensor.reorder_rows(order.reshape(-1))
+        order = _numbered_rows(tensor, group_size * head_dim).reshape(-1, group_size, head_dim)
+        return tensor.reorder_rows(order[:, heads].reshape(-1))
 
     return arrange
+
+
+def _numbered_rows(tensor: StoredTensor, unit: int) -> npt.NDArray[np.int64]:
+    """Numbers of the rows, `unit` of them in each row of the result."""
+    if tensor.num_rows % unit:
+        raise ModelRefusedError(f"tensor `{tensor.name}` has `{tensor.num_rows}` rows, expected a multiple of `{unit}`")
+    return np.arange(tensor.num_rows).reshape(-1, unit)
 
 
 def elements(start: int, stop: int) -> Arrangement:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forebay_worker.weights.names import Checkpoint, WeightName, undo_adjacent_rotary
+from forebay_worker.weights.names import (
+    Checkpoint,
+    WeightName,
+    divided_by_layer,
+    merged_by_group,
+    named,
+    rows_of_heads,
+    undo_adjacent_rotary,
+)
 from forebay_worker.weights.stored import F32, Q4_0, StoredTensor
 
 
@@ -25,6 +33,40 @@ NAMES = {"query": WeightName("blk.{layer}.attn_q.weight", undo_adjacent_rotary(4
 def test_interleaved_heads_are_put_back_half_by_half():
     rows = Checkpoint(OneTensor(), NAMES).read("query", 0).data.view(np.float32)[:, 0]
     assert rows.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def order_of(arrange, num_rows=8):
+    """The rows that an arrangement takes, in its order."""
+    rows = np.arange(num_rows, dtype=np.float32).reshape(num_rows, 1)
+    return arrange(StoredTensor("x", F32, 1, rows.view(np.uint8))).data.view(np.float32)[:, 0].tolist()
+
+
+def test_of_heads_that_turn_in_part_only_that_part_is_put_back():
+    assert order_of(undo_adjacent_rotary(8, rotary_dim=4)) == [0, 2, 1, 3, 4, 5, 6, 7]
+
+
+def test_parts_of_a_matrix_that_is_merged_group_by_group_are_taken_from_every_group():
+    names = merged_by_group("{layer}.qkv.weight", group_size=2, head_dim=1, has_bias=True)
+    orders = {role: order_of(name.arrange) for role, name in names.items() if not role.endswith("bias")}
+    assert orders == {"attention.query": [0, 1, 4, 5], "attention.key": [2, 6], "attention.value": [3, 7]}
+    bias = StoredTensor("x", F32, 8, np.arange(8, dtype=np.float32).view(np.uint8)[None])
+    assert names["attention.key.bias"].arrange(bias).data.view(np.float32).tolist() == [[2, 6]]
+    assert names["attention.key.bias"].at(3) == "3.qkv.bias"
+
+
+@pytest.mark.parametrize("arrange", [undo_adjacent_rotary(3), rows_of_heads(slice(1), 1, 3)])
+def test_rows_that_are_no_whole_heads_are_refused(arrange):
+    with pytest.raises(ValueError, match=r"tensor `x` has `8` rows, expected a multiple of `3`"):
+        order_of(arrange)
+
+
+def test_dense_layers_and_layers_of_experts_have_names_of_their_own():
+    roles = ("mlp.gate", "mlp.up", "mlp.down", "experts.up", "norm")
+    names = divided_by_layer(named({role: f"{{layer}}.{role}" for role in roles}), 4, [1])
+    assert names["mlp.up"].all(4, 0) == ["1.mlp.up"]
+    assert names["experts.up"].all(4, 2) == ["0.experts.up", "2.experts.up", "3.experts.up"]
+    assert names["norm"].all(4, 0) == [f"{layer}.norm" for layer in range(4)]
+    assert "mlp.up" not in divided_by_layer(names, 4, [])
 
 
 def test_a_tensor_that_is_not_there_is_named():
