@@ -69,6 +69,36 @@ def test_completions_stream_what_they_return_whole(client):
     assert "".join(chunk.choices[0].text for chunk in client.completions.create(**options, stream=True)) == whole
 
 
+def test_echo_scores_a_text_as_it_was_generated(client):
+    prompt = "The capital of France is"
+    generated = client.completions.create(model="tgi", prompt=prompt, max_tokens=8, temperature=0, logprobs=1)
+    generated = generated.choices[0]
+    text, num_generated = prompt + generated.text, len(generated.logprobs.tokens)
+    options = {"max_tokens": 0, "echo": True, "logprobs": 1, "extra_body": {"prompt_logprobs": 1}}
+    scored = client.completions.create(model="tgi", prompt=text, **options)
+    assert scored.usage.completion_tokens == 0
+    scored = scored.choices[0]
+    assert scored.text == text
+    assert scored.logprobs.tokens[-num_generated:] == generated.logprobs.tokens
+    assert scored.logprobs.token_logprobs[0] is None
+    # The bundled model computes chunks and single tokens with differently quantized activations.
+    assert scored.logprobs.token_logprobs[-num_generated:] == pytest.approx(generated.logprobs.token_logprobs, abs=0.1)
+    assert scored.prompt_logprobs[0] is None
+    for entry, logprob in zip(scored.prompt_logprobs[1:], scored.logprobs.token_logprobs[1:], strict=True):
+        own, *others = entry.values()
+        assert own["logprob"] == pytest.approx(logprob, abs=1e-6)
+        assert (own["rank"] == 1) == (not others), "the best alternative is the token itself iff it ranks first"
+
+
+def test_the_best_of_several_come_best_first(client):
+    options = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 1.0, "seed": 3, "logprobs": 0}
+    completion = client.completions.create(model="tgi", **options, n=2, best_of=5)
+    logprobs = [choice.logprobs.token_logprobs for choice in completion.choices]
+    best, second = (sum(values) / len(values) for values in logprobs)
+    assert best >= second
+    assert completion.usage.completion_tokens > sum(map(len, logprobs)), "all five are counted"
+
+
 def test_a_seed_fixes_the_text(client):
     options = {"model": "tgi", "messages": MESSAGES, "max_tokens": 24, "temperature": 1.0, "seed": 11}
     texts = {client.chat.completions.create(**options).choices[0].message.content for _ in range(3)}
