@@ -45,6 +45,19 @@ fn gemma_4_begins_with_bos_whatever_the_header_says_and_takes_line_ends_whole() 
 }
 
 #[test]
+fn the_end_of_other_models_is_text_to_gemma_4() {
+    let header = |last: &str| {
+        let tokens = ["<", "/", "s", ">", "</s>", last].map(str::to_owned);
+        GgufWriter::new()
+            .string("tokenizer.ggml.model", "gemma4")
+            .strings("tokenizer.ggml.tokens", &tokens)
+            .i32s("tokenizer.ggml.token_type", &[1, 1, 1, 1, 4, 3])
+    };
+    assert_eq!(texts(&gguf(&header("<|tool_response>")).unwrap(), "</s>"), ["<", "/", "s", ">"]);
+    assert_eq!(texts(&gguf(&header("<eos>")).unwrap(), "</s>"), ["</s>"]);
+}
+
+#[test]
 fn a_space_before_each_line_or_none_at_all() {
     let tokenizer = gguf(&characters("gpt2", "mmbert")).unwrap();
     assert_eq!(texts(&tokenizer, "ab ab\nb"), [" ab", " ab", "\n", " ", "b"]);

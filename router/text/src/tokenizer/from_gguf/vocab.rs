@@ -68,10 +68,15 @@ impl<'m> Vocab<'m> {
         Ok(inner)
     }
 
-    /// The token's type. Files that call `<|im_end|>` and its like ordinary are mended, as llama.cpp mends them.
+    /// The token's type. Files that call `<|im_end|>` and its like ordinary are mended, as llama.cpp mends them. So is
+    /// Gemma 4's `</s>`, which is ordinary text whatever the file says.
     fn kind(&self, index: usize) -> i64 {
         let kind = self.types.get(index).copied().unwrap_or(NORMAL);
-        if matches!(kind, NORMAL | USER_DEFINED) && is_turn_end(&self.tokens[index]) { CONTROL } else { kind }
+        let token = &self.tokens[index];
+        if token == "</s>" && self.get("<|tool_response>").is_some() {
+            return NORMAL;
+        }
+        if matches!(kind, NORMAL | USER_DEFINED) && is_turn_end(token) { CONTROL } else { kind }
     }
 
     /// Whether the token stands for text that is written in it.
