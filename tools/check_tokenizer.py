@@ -249,7 +249,10 @@ def write_unigram_model(target: Path, strings: list[str], *, add_space_prefix: b
 
     trained = tokenizers.Tokenizer(models.Unigram())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trained.train_from_iterator(strings, trainers.UnigramTrainer(vocab_size=5000, show_progress=False, unk_token="?"))
+    # All characters must fit into the vocabulary.
+    trained.train_from_iterator(
+        strings[:2000], trainers.UnigramTrainer(vocab_size=5000, show_progress=False, unk_token="?")
+    )
     learnt: dict[str, float] = dict(json.loads(trained.to_str())["model"]["vocab"])
     kinds = gguf.TokenType
     rows = [("<pad>", kinds.CONTROL, 0.0), ("</s>", kinds.CONTROL, 0.0), ("<unk>", kinds.UNKNOWN, 0.0)]

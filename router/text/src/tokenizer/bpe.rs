@@ -41,6 +41,8 @@ pub(super) enum Symbols {
     Characters {
         known: HashMap<char, u32>,
         bytes: Box<[u32; 256]>,
+        /// Ids from here on are characters without a token, which join all the same.
+        nameless: u32,
         /// What a space is written as.
         space: char,
         /// Whether one is put before each line that begins with none.
@@ -53,6 +55,15 @@ pub(super) enum Symbols {
 struct Merge {
     rank: u32,
     joined: u32,
+}
+
+/// Two neighbours, and what they become; the lowest rank goes first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) left: u32,
+    pub(super) right: u32,
+    pub(super) rank: u32,
+    pub(super) joined: u32,
 }
 
 impl Symbols {
@@ -73,18 +84,29 @@ impl Symbols {
                 bytes[usize::from(byte)] = id;
             }
         }
-        Self::Characters { known, bytes, space, prefix }
+        Self::Characters { known, bytes, nameless: TAKEN, space, prefix }
+    }
+
+    /// Characters of a vocabulary that goes by score.
+    pub(super) fn scored(known: HashMap<char, u32>, bytes: Box<[u32; 256]>, nameless: u32, space: char) -> Self {
+        Self::Characters { known, bytes, nameless, space, prefix: false }
     }
 }
 
 impl Bpe {
     /// `merges` are pairs with their joint token, the earliest first; of two for one pair the first counts.
     pub(super) fn new(symbols: Symbols, merges: impl IntoIterator<Item = [u32; 3]>) -> Self {
-        let mut table = PairMap::new();
-        for (rank, [left, right, joined]) in (0..).zip(merges) {
-            table.get_or_insert((left, right), Merge { rank, joined });
+        let ranked = (0..).zip(merges);
+        Self::from_pairs(symbols, ranked.map(|(rank, [left, right, joined])| Pair { left, right, rank, joined }))
+    }
+
+    /// The same with ranks, which pairs may share.
+    pub(super) fn from_pairs(symbols: Symbols, pairs: impl IntoIterator<Item = Pair>) -> Self {
+        let mut merges = PairMap::new();
+        for Pair { left, right, rank, joined } in pairs {
+            merges.get_or_insert((left, right), Merge { rank, joined });
         }
-        Self { symbols, merges: table, whole: HashMap::new() }
+        Self { symbols, merges, whole: HashMap::new() }
     }
 
     /// Takes these words without merging.
@@ -130,29 +152,38 @@ struct Link {
 impl Merger<'_> {
     /// Calls `take` with each id and its range of the word; each byte of a character that has no token of its own has
     /// the whole character's.
-    pub(super) fn merge(&mut self, word: &str, mut take: impl FnMut(u32, Range<usize>)) {
+    pub(super) fn merge(&mut self, word: &str, take: impl FnMut(u32, Range<usize>)) {
+        self.merge_prefixed(word, self.bpe.symbols.prefixes(word), take);
+    }
+
+    /// The same after a space that is put before the word if `prefixed`.
+    pub(super) fn merge_prefixed(&mut self, word: &str, prefixed: bool, mut take: impl FnMut(u32, Range<usize>)) {
         if let Some(&id) = self.bpe.whole.get(word.as_bytes()) {
             return take(id, 0..word.len());
         }
-        self.split(word);
+        self.split(word, prefixed);
+        work::count(self.parts.len());
         if self.parts.len() <= MAX_SCANNED {
             self.merge_by_scanning();
         } else {
             self.merge_by_queue();
         }
+        let nameless = self.bpe.symbols.nameless();
         let mut start = self.skipped;
         for part in &self.parts {
             let range = start..start + part.len as usize;
             start = range.end;
             match part.id {
                 TAKEN => {}
-                MISSING => self.bpe.symbols.fall_back(&word.as_bytes()[range.clone()], |id| take(id, range.clone())),
+                id if id >= nameless => {
+                    self.bpe.symbols.fall_back(&word.as_bytes()[range.clone()], |id| take(id, range.clone()));
+                }
                 id => take(id, range),
             }
         }
     }
 
-    fn split(&mut self, word: &str) {
+    fn split(&mut self, word: &str, prefixed: bool) {
         let part = |id, len| Part { id, len, merge: Merge::NONE };
         self.parts.clear();
         self.skipped = 0;
@@ -166,9 +197,9 @@ impl Merger<'_> {
                     }
                 }
             }
-            Symbols::Characters { known, space, prefix, .. } => {
+            Symbols::Characters { known, space, .. } => {
                 let id = |c: char| known.get(if c == ' ' { space } else { &c }).copied().unwrap_or(MISSING);
-                if *prefix && !word.starts_with([' ', *space, '\n']) {
+                if prefixed {
                     self.parts.push(part(id(' '), 0));
                 }
                 self.parts.extend(word.chars().map(|c| part(id(c), c.len_utf8() as u32)));
@@ -245,6 +276,16 @@ impl Merger<'_> {
 }
 
 impl Symbols {
+    /// Whether a space is put before this word.
+    fn prefixes(&self, word: &str) -> bool {
+        matches!(self, Self::Characters { prefix: true, space, .. } if !word.starts_with([' ', *space, '\n']))
+    }
+
+    /// Ids from here on have no token.
+    fn nameless(&self) -> u32 {
+        if let Self::Characters { nameless, .. } = self { *nameless } else { MISSING }
+    }
+
     /// The bytes of a character that has no token; an empty text is the space put before a line.
     fn fall_back(&self, text: &[u8], mut take: impl FnMut(u32)) {
         let Self::Characters { bytes, space, .. } = self else { return };

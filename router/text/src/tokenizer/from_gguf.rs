@@ -83,7 +83,7 @@ fn build_spm(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     let scores = vocab.scores(metadata)?;
     let add_space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let unknown = vocab.id(metadata, "tokenizer.ggml.unknown_token_id")?.unwrap_or(0);
-    let tokens = vocab.tokens.iter().zip(scores).zip(0..).map(|((name, &score), id)| (name.clone(), id, score));
+    let tokens = vocab.iter().map(|(name, id)| (name, id, scores[id as usize]));
     let spm = Spm::new(tokens, unknown, add_space_prefix);
     let edges =
         Edges::read(metadata, &vocab, &Defaults { bos: Bos::Present, eos: false, bos_id: Some(1), eos_id: Some(2) })?;

@@ -1,133 +1,121 @@
 //! `SentencePiece` encoding from scores, as llama.cpp does it (`llm_tokenizer_spm`).
 //!
 //! Of all neighbours whose joint text is a token, those with the highest score are joined first, of equals the leftmost;
-//! characters that end up in no token become bytes. The crate's BPE cannot give these ids: it orders pairs by a rank
-//! that is never equal, and knows only pairs of tokens, where here a character that is no token may join too.
+//! characters that end up in no token become bytes. What is joined is a token or a single character, so every pair that
+//! can ever join is known beforehand: one for each way to halve a token. That makes it merging ([`Bpe`]), in which pairs
+//! of one score have one rank.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::work;
+use super::bpe::{Bpe, Pair, Symbols};
 
 /// What stands for a space in a token's name.
 pub(super) const SPACE: char = '▁';
 
 #[derive(Debug)]
 pub(super) struct Spm {
-    /// Ids and scores by name.
-    tokens: HashMap<String, (u32, f32)>,
-    bytes: Box<[u32; 256]>,
+    bpe: Bpe,
     /// Whether a space is put before a text and after each control token.
-    pub(super) add_space_prefix: bool,
+    add_space_prefix: bool,
+    /// No token reaches from another character over a space, so a text can be cut before it.
+    cuts_at_spaces: bool,
 }
 
-/// A piece of the text that is being joined; of no length when its left neighbour has taken it.
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: usize,
-    end: usize,
-    prev: Option<usize>,
-    next: Option<usize>,
-}
-
-/// Two neighbours that could be joined, and how far they reached when that was found.
-struct Pair {
-    score: f32,
-    left: usize,
-    right: usize,
-    start: usize,
-    end: usize,
-}
+/// Tokens with their ids and scores.
+type Scored<'t> = (&'t str, u32, f32);
 
 impl Spm {
-    /// Tokens with ids and scores; `unknown` stands for bytes that have no token.
-    pub(super) fn new(tokens: impl Iterator<Item = (String, u32, f32)>, unknown: u32, add_space_prefix: bool) -> Self {
-        let tokens: HashMap<String, (u32, f32)> = tokens.map(|(name, id, score)| (name, (id, score))).collect();
+    /// `unknown` stands for bytes that have no token.
+    pub(super) fn new<'t>(tokens: impl Iterator<Item = Scored<'t>>, unknown: u32, add_space_prefix: bool) -> Self {
+        let tokens: Vec<Scored<'t>> = tokens.collect();
+        let ids: HashMap<&str, u32> = tokens.iter().map(|&(name, id, _)| (name, id)).collect();
         let byte_token = |byte: usize| {
             let plain = char::from_u32(byte as u32).filter(char::is_ascii).map(String::from);
-            let found = tokens.get(&format!("<0x{byte:02X}>")).or_else(|| tokens.get(&plain?));
-            found.map_or(unknown, |&(id, _)| id)
+            let found = ids.get(format!("<0x{byte:02X}>").as_str()).or_else(|| ids.get(plain?.as_str()));
+            found.copied().unwrap_or(unknown)
         };
         let bytes = Box::new(std::array::from_fn(byte_token));
-        Self { tokens, bytes, add_space_prefix }
+        let mut characters = Characters::new(&ids);
+        let pairs = halves(&tokens, &ids, &mut characters);
+        let cuts_at_spaces = !tokens.iter().any(|(name, ..)| has_space_inside(name));
+        let symbols = Symbols::scored(characters.known, bytes, characters.nameless, SPACE);
+        Self { bpe: Bpe::from_pairs(symbols, pairs), add_space_prefix, cuts_at_spaces }
     }
 
     /// Calls `take` with each id and its range of the text; each byte of a character has the whole character's, and the
     /// space that is put before (`prefixed`) has none.
     pub(super) fn encode(&self, text: &str, prefixed: bool, mut take: impl FnMut(u32, Range<usize>)) {
-        let prefix = if prefixed && self.add_space_prefix { " " } else { "" };
-        let escaped: String = prefix.chars().chain(text.chars()).map(|c| if c == ' ' { SPACE } else { c }).collect();
-        let mut original = text.chars();
-        let (mut is_prefix, mut at) = (!prefix.is_empty(), 0);
-        for symbol in self.join(&escaped).iter().filter(|symbol| symbol.end > symbol.start) {
-            let name = &escaped[symbol.start..symbol.end];
-            let num_chars = name.chars().count() - usize::from(is_prefix);
-            is_prefix = false;
-            let len: usize = original.by_ref().take(num_chars).map(char::len_utf8).sum();
-            let range = at..at + len;
-            at += len;
-            match self.tokens.get(name) {
-                Some(&(id, _)) => take(id, range),
-                None => name.bytes().for_each(|byte| take(self.bytes[usize::from(byte)], range.clone())),
+        let (mut merger, mut start) = (self.bpe.merger(), 0);
+        let mut prefixed = prefixed && self.add_space_prefix;
+        while start < text.len() {
+            let end = if self.cuts_at_spaces { word_end(text, start, prefixed) } else { text.len() };
+            merger.merge_prefixed(&text[start..end], prefixed, |id, range| {
+                take(id, start + range.start..start + range.end);
+            });
+            (start, prefixed) = (end, false);
+        }
+    }
+}
+
+/// Ids of characters; those that no token stands for and some token has in it get ids beyond the vocabulary's.
+struct Characters {
+    known: HashMap<char, u32>,
+    nameless: u32,
+}
+
+impl Characters {
+    fn new(ids: &HashMap<&str, u32>) -> Self {
+        let known = ids.iter().filter_map(|(name, &id)| Some((only_char(name)?, id))).collect();
+        Self { known, nameless: ids.values().max().map_or(0, |max| max + 1) }
+    }
+
+    fn id(&mut self, c: char) -> u32 {
+        let next = self.nameless + self.known.len() as u32;
+        *self.known.entry(c).or_insert(next)
+    }
+}
+
+fn only_char(text: &str) -> Option<char> {
+    let mut chars = text.chars();
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+/// Every pair of tokens or characters that make a token, with the rank of its score.
+fn halves(tokens: &[Scored<'_>], ids: &HashMap<&str, u32>, characters: &mut Characters) -> Vec<Pair> {
+    // A negative zero is no less than a positive one.
+    let mut scores: Vec<f32> = tokens.iter().map(|(.., score)| score + 0.0).collect();
+    scores.sort_unstable_by(|a, b| b.total_cmp(a));
+    scores.dedup();
+    let mut half = |text: &str| {
+        let nameless = only_char(text).map(|c| characters.id(c));
+        ids.get(text).copied().or(nameless)
+    };
+    let mut pairs = Vec::new();
+    for &(name, joined, score) in tokens {
+        let rank = scores.partition_point(|&other| other > score) as u32;
+        for (at, _) in name.char_indices().skip(1) {
+            if let Some((left, right)) = half(&name[..at]).zip(half(&name[at..])) {
+                pairs.push(Pair { left, right, rank, joined });
             }
         }
     }
+    pairs
+}
 
-    fn join(&self, text: &str) -> Vec<Symbol> {
-        let mut symbols: Vec<Symbol> = Vec::new();
-        for (index, (start, c)) in text.char_indices().enumerate() {
-            let end = start + c.len_utf8();
-            let next = (end < text.len()).then_some(index + 1);
-            symbols.push(Symbol { start, end, prev: index.checked_sub(1), next });
+fn has_space_inside(name: &str) -> bool {
+    name.char_indices().skip(1).any(|(at, c)| c == SPACE && !name[..at].ends_with(SPACE))
+}
+
+/// Where the next space begins after something else; a space put before the text is something like one.
+fn word_end(text: &str, start: usize, prefixed: bool) -> usize {
+    let is_space = |c: char| c == ' ' || c == SPACE;
+    let mut after_space = prefixed || text[start..].starts_with(is_space);
+    for (at, c) in text[start..].char_indices() {
+        if is_space(c) && !after_space {
+            return start + at;
         }
-        work::count(symbols.len());
-        let mut pairs = BinaryHeap::new();
-        for right in 1..symbols.len() {
-            pairs.extend(self.pair(text, &symbols, Some(right - 1), Some(right)));
-        }
-        while let Some(pair) = pairs.pop() {
-            work::count(1);
-            let (left, right) = (symbols[pair.left], symbols[pair.right]);
-            // One of them has been joined to something else since.
-            if left.end == left.start || right.end == right.start || (left.start, right.end) != (pair.start, pair.end) {
-                continue;
-            }
-            symbols[pair.left] = Symbol { end: right.end, next: right.next, ..left };
-            symbols[pair.right].end = right.start;
-            if let Some(next) = right.next {
-                symbols[next].prev = Some(pair.left);
-            }
-            pairs.extend(self.pair(text, &symbols, left.prev, Some(pair.left)));
-            pairs.extend(self.pair(text, &symbols, Some(pair.left), right.next));
-        }
-        symbols
+        after_space = is_space(c);
     }
-
-    fn pair(&self, text: &str, symbols: &[Symbol], left: Option<usize>, right: Option<usize>) -> Option<Pair> {
-        let (left, right) = (left?, right?);
-        let (start, end) = (symbols[left].start, symbols[right].end);
-        let &(_, score) = self.tokens.get(&text[start..end])?;
-        Some(Pair { score, left, right, start, end })
-    }
+    text.len()
 }
-
-impl Ord for Pair {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then(Reverse(self.left).cmp(&Reverse(other.left)))
-    }
-}
-
-impl PartialOrd for Pair {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Pair {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Pair {}
