@@ -7,6 +7,8 @@ from forebay_kernels.ops.quantize_blocks import quantize_blocks
 from forebay_kernels.ops.quantized_linear import (
     PackedWeight,
     dequantize,
+    grouped_linear,
+    grouped_linear_reference,
     pack,
     quantized_embedding,
     quantized_linear,
@@ -129,6 +131,30 @@ def test_a_nan_stays_in_its_row(instruction_set):
     out_TN = quantized_linear(x_TK, weight)
     assert out_TN[1].isnan().all()
     assert not out_TN[[0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize("ends", [[0, 0, 0], [5, 5, 6], [1, 20, 61]])
+def test_a_product_of_groups_is_that_of_each_group(instruction_set, ends):
+    weights = [pack([(file_blocks("Q4_K", 37, 512, seed), "Q4_K")], 512) for seed in range(3)]
+    x_TK, ends_G = activations(ends[-1], 512), torch.tensor(ends)
+    out_TN = grouped_linear(x_TK, weights, ends_G)
+    for weight, start, end in zip(weights, [0, *ends], ends, strict=False):
+        assert torch.equal(out_TN[start:end], quantized_linear(x_TK[start:end], weight))
+    # The tolerance of the single product.
+    assert torch.allclose(out_TN, grouped_linear_reference(x_TK, weights, ends_G), rtol=1e-4, atol=1e-3)
+
+
+def test_groups_that_do_not_fit_are_refused_by_name():
+    weights = [pack([(file_blocks("Q4_0", rows, 64), "Q4_0")], 64) for rows in (16, 16, 17)]
+    x_TK = activations(4, 64)
+    with pytest.raises(ValueError, match=r"ends\[1\].*`1`"):
+        grouped_linear(x_TK, weights[:2], torch.tensor([2, 1]))
+    with pytest.raises(ValueError, match="`weights`"):
+        grouped_linear(x_TK, weights, torch.tensor([1, 2, 4]))
+    with pytest.raises(ValueError, match="`ends`"):
+        grouped_linear(x_TK, weights[:2], torch.tensor([4]))
+    with pytest.raises(TypeError, match="`x`"):
+        grouped_linear(x_TK.bfloat16(), weights[:2], torch.tensor([2, 4]))
 
 
 def test_embedding_gathers_rows():

@@ -34,7 +34,9 @@ mod _native {
     #[pymodule_export]
     use crate::paged_attention::{paged_attention, write_kv_cache};
     #[pymodule_export]
-    use crate::quantized_linear::{PackedWeight, dequantize, pack, quantized_embedding, quantized_linear};
+    use crate::quantized_linear::{
+        PackedWeight, dequantize, grouped_linear, pack, quantized_embedding, quantized_linear,
+    };
     #[pymodule_export]
     use crate::sampling_noise::{argmax, gumbel_argmax, token_logprobs};
     #[pymodule_export]

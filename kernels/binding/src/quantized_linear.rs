@@ -77,6 +77,27 @@ pub(crate) fn quantized_linear<'py>(
     Ok(result)
 }
 
+/// Rows in groups that end at `ends`, each times its own weight.
+#[pyfunction]
+pub(crate) fn grouped_linear<'py>(
+    py: Python<'py>,
+    x: &Bound<'py, PyAny>,
+    weights: &Bound<'py, PyAny>,
+    ends: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let weights: Vec<Bound<'py, PackedWeight>> = weights.extract()?;
+    let (x, ends) = (Tensor::new(x, "x")?, Tensor::new(ends, "ends")?);
+    let [num_tokens, _] = x.shape()?;
+    ends.expect_shape([weights.len()])?;
+    let weights: Vec<&core::PackedWeight> = weights.iter().map(|weight| &weight.get().0).collect();
+    let num_rows = weights.first().map_or(0, |weight| weight.num_rows());
+    let result = empty(py, DType::F32, &[num_tokens, num_rows])?;
+    let out = Tensor::new(&result, "out")?.slice_mut(&[&x])?;
+    let (rows, ends, set) = (x.rows::<f32>()?, ends.slice::<i64>()?, current());
+    py.detach(|| core::grouped_linear(rows, &weights, ends, out, set)).map_err(invalid)?;
+    Ok(result)
+}
+
 /// The weight's values as float32 `[num_rows, num_columns]`.
 #[pyfunction]
 pub(crate) fn dequantize<'py>(py: Python<'py>, weight: &Bound<'py, PackedWeight>) -> PyResult<Bound<'py, PyAny>> {

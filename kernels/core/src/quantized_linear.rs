@@ -7,6 +7,7 @@
 
 mod activations;
 mod block_type;
+mod grouped;
 mod packing;
 
 pub(crate) use activations::{
@@ -14,6 +15,7 @@ pub(crate) use activations::{
 };
 pub use block_type::BlockType;
 pub(crate) use block_type::{Format, Scales, TABLE, with_block_type};
+pub use grouped::grouped_linear;
 pub(crate) use packing::Group;
 pub use packing::{PackedWeight, Segment};
 

@@ -1,6 +1,13 @@
-"""Feed-forward layers made of experts. T = tokens, D = model width, E = experts, K = experts of one token."""
+"""Feed-forward layers made of experts.
+
+T = tokens, D = model width, E = experts, K = experts of one token, P = T * K pairs of a token and an expert, sorted by
+expert.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +40,44 @@ class SwiGluExpert:
         gate = loader.matrix(prefix + ".gate", width, hidden_size).rows(own.start, own.stop)
         up = loader.matrix(prefix + ".up", width, hidden_size).rows(own.start, own.stop)
         down = loader.matrix(prefix + ".down", hidden_size, width).columns(own.start, own.stop)
-        self._gate_up = loader.linear([gate, up])
-        self._down = loader.linear([down])
+        self.gate_up = loader.linear([gate, up])
+        self.down = loader.linear([down])
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], to be summed over ranks."""
-        return self._down.apply(gated_activation(self._gate_up.apply(x_TD), "silu"))
+        return self.down.apply(gated_activation(self.gate_up.apply(x_TD), "silu"))
+
+
+class Experts(Protocol):
+    """What computes all experts of a layer."""
+
+    def __call__(self, x_PD: Tensor, ends_E: Tensor) -> Tensor:
+        """[P, D]: rows of `x_PD` up to `ends_E[e]` pass expert e. To be summed over ranks."""
+        ...
+
+
+class ExpertsInTurn:
+    """One expert after the other, however its weights are held."""
+
+    def __init__(self, experts: Sequence[SwiGluExpert]) -> None:
+        self._experts = experts
+
+    def __call__(self, x_PD: Tensor, ends_E: Tensor) -> Tensor:
+        """See Experts."""
+        counts = torch.diff(ends_E, prepend=ends_E.new_zeros(1)).tolist()
+        parts = zip(self._experts, torch.split(x_PD, counts), strict=True)
+        return torch.cat([expert(part_PD) for expert, part_PD in parts if len(part_PD)])
+
+
+def gathered(experts: Sequence[SwiGluExpert]) -> Experts:
+    """The experts of a layer as one: in one product where every weight is packed."""
+    gate_up = [expert.gate_up.packed for expert in experts]
+    down = [expert.down.packed for expert in experts]
+    if any(weight is None for weight in (*gate_up, *down)):
+        return ExpertsInTurn(experts)
+    from forebay_worker.layers.packed_experts import PackedExperts
+
+    return PackedExperts([one for one in gate_up if one is not None], [one for one in down if one is not None])
 
 
 class ExpertsMlp:
@@ -53,10 +92,14 @@ class ExpertsMlp:
         self._num_chosen = experts.num_experts_per_token
         router = loader.matrix("experts.router", experts.num_experts, spec.hidden_size)
         self._router: LinearMethod = loader.linear([router])
-        self._experts = [
-            SwiGluExpert(loader.of_expert(expert), "experts", spec.hidden_size, experts.intermediate_size)
-            for expert in range(experts.num_experts)
-        ]
+        self._num_experts = experts.num_experts
+        width = experts.intermediate_size
+        self._experts = gathered(
+            [
+                SwiGluExpert(loader.of_expert(expert), "experts", spec.hidden_size, width)
+                for expert in range(experts.num_experts)
+            ]
+        )
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
@@ -65,12 +108,13 @@ class ExpertsMlp:
     def _share(self, x_TD: Tensor) -> Tensor:
         """This rank's share of the sum. A token's experts are added in their own order, whoever else is in the step."""
         weights_TK, experts_TK = self._routing(self._router.apply(x_TD), self._num_chosen)
-        out_TD = torch.zeros_like(x_TD)
-        for expert in experts_TK.unique().tolist():
-            tokens, choices = torch.where(experts_TK == expert)
-            share_TD = self._experts[expert](x_TD[tokens]) * weights_TK[tokens, choices, None]
-            out_TD.index_add_(0, tokens, share_TD.to(out_TD.dtype))
-        return out_TD
+        experts_TK, choices_TK = experts_TK.sort(dim=-1)
+        experts_P, order_P = experts_TK.flatten().sort(stable=True)
+        ends_E = experts_P.bincount(minlength=self._num_experts).cumsum(0)
+        share_PD = self._experts(x_TD[order_P // self._num_chosen], ends_E)
+        shares_TKD = torch.empty_like(share_PD).index_copy_(0, order_P, share_PD).view(*experts_TK.shape, -1)
+        weighted_TKD: Tensor = shares_TKD * weights_TK.gather(1, choices_TK)[..., None]
+        return weighted_TKD.sum(dim=1).to(x_TD.dtype)
 
 
 class SharedExpertMlp(ExpertsMlp):

@@ -31,11 +31,7 @@ impl ActivationBuffers {
     /// Room for so many rows, whose contents are anything yet.
     pub(crate) fn rows(&mut self, num_rows: usize, num_columns: usize) -> QuantizedActivations<'_> {
         let num_blocks = num_columns / BLOCK;
-        let total = num_rows * num_blocks;
-        self.values.resize(total * VALUES_BYTES, 0);
-        self.scales.resize(total, 0.0);
-        self.scaled_sums.resize(total, 0.0);
-        self.sums.resize(total, [0; 2]);
+        self.resize(num_rows * num_blocks);
         QuantizedActivations {
             num_rows,
             num_blocks,
@@ -45,6 +41,42 @@ impl ActivationBuffers {
             sums: SharedOutput::new(&mut self.sums),
         }
     }
+
+    /// Room for several groups of so many rows each.
+    pub(crate) fn parts(&mut self, counts: &[usize], num_columns: usize) -> Vec<QuantizedActivations<'_>> {
+        let num_blocks = num_columns / BLOCK;
+        self.resize(counts.iter().sum::<usize>() * num_blocks);
+        let Self { values, scales, scaled_sums, sums } = self;
+        let (mut values, mut scales) = (values.as_mut_slice(), scales.as_mut_slice());
+        let (mut scaled_sums, mut sums) = (scaled_sums.as_mut_slice(), sums.as_mut_slice());
+        let parts = counts.iter().map(|&num_rows| {
+            let length = num_rows * num_blocks;
+            QuantizedActivations {
+                num_rows,
+                num_blocks,
+                values: SharedOutput::new(take(&mut values, length * VALUES_BYTES)),
+                scales: SharedOutput::new(take(&mut scales, length)),
+                scaled_sums: SharedOutput::new(take(&mut scaled_sums, length)),
+                sums: SharedOutput::new(take(&mut sums, length)),
+            }
+        });
+        parts.collect()
+    }
+
+    fn resize(&mut self, total: usize) {
+        self.values.resize(total * VALUES_BYTES, 0);
+        self.scales.resize(total, 0.0);
+        self.scaled_sums.resize(total, 0.0);
+        self.sums.resize(total, [0; 2]);
+    }
+}
+
+/// Cuts off the first `length` elements.
+#[allow(clippy::mut_mut)] // it shortens a borrowed slice
+fn take<'a, T>(slice: &mut &'a mut [T], length: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slice).split_at_mut(length);
+    *slice = rest;
+    first
 }
 
 /// Lends this thread's buffers.

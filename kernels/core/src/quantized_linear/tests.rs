@@ -121,3 +121,36 @@ fn wrong_shapes_are_refused() {
     let error = quantized_linear(Rows::contiguous(&[0.0f32; 32], 32), &weight, &mut [], InstructionSet::best());
     assert_eq!(error, Err(KernelError::RowLength { name: "x", expected: 64, got: 32 }));
 }
+
+#[test]
+fn rows_in_groups_are_bit_equal_to_those_of_one_product_each() {
+    let mut noise = Noise(6);
+    let weights: Vec<_> = (0..4).map(|_| random_weight(256, &mut noise)).collect();
+    let weights: Vec<_> = weights.iter().collect();
+    let x: Vec<f32> = (0..30 * 256).map(|_| noise.float()).collect();
+    for set in InstructionSet::available() {
+        let mut out = vec![f32::NAN; 30 * weights[0].num_rows()];
+        grouped_linear(Rows::contiguous(&x, 256), &weights, &[9, 9, 10, 30], &mut out, set).unwrap();
+        let mut expected = multiply(&x[..9 * 256], weights[0], set);
+        expected.extend(multiply(&x[9 * 256..10 * 256], weights[2], set));
+        expected.extend(multiply(&x[10 * 256..], weights[3], set));
+        assert_eq!(out, expected);
+    }
+}
+
+#[test]
+fn groups_that_do_not_fit_the_rows_are_refused() {
+    let weight = random_weight(64, &mut Noise(7));
+    let (x, mut out) = (vec![0.0f32; 3 * 64], vec![0.0; 3 * weight.num_rows()]);
+    let mut group = |weights: &[&PackedWeight], ends: &[i64]| {
+        grouped_linear(Rows::contiguous(&x, 64), weights, ends, &mut out, InstructionSet::PORTABLE)
+    };
+    let both = [&weight, &weight];
+    assert_eq!(group(&both, &[2, 1]), Err(KernelError::Index { name: "ends", at: 1, got: 1, limit: 4 }));
+    assert_eq!(group(&both, &[2, 4]), Err(KernelError::Index { name: "ends", at: 1, got: 4, limit: 4 }));
+    assert_eq!(group(&both, &[0, 2]), Err(KernelError::Count { name: "ends", expected: 3, got: 2 }));
+    assert_eq!(group(&both, &[3]), Err(KernelError::Count { name: "ends", expected: 2, got: 1 }));
+    let other = random_weight(96, &mut Noise(8));
+    let expected = Err(KernelError::RowLength { name: "weights", expected: 64, got: 96 });
+    assert_eq!(group(&[&weight, &other], &[1, 3]), expected);
+}

@@ -14,6 +14,8 @@ from forebay_kernels._native import PackedWeight
 __all__ = [
     "PackedWeight",
     "dequantize",
+    "grouped_linear",
+    "grouped_linear_reference",
     "pack",
     "quantized_embedding",
     "quantized_linear",
@@ -76,6 +78,30 @@ def quantized_linear_reference(x_TK: Tensor, weight: PackedWeight) -> Tensor:
     quantized_TK = (rounded_TBk.double() * (amax_TB1 / _LARGEST)).flatten(1)
     out_TN: Tensor = (quantized_TK @ dequantize(weight).double().T).float()
     return out_TN
+
+
+def grouped_linear(x_TK: Tensor, weights_G: Sequence[PackedWeight], ends_G: Tensor) -> Tensor:
+    """Multiply each row of `x_TK` with the weight of its group, all groups in one call: a layer of experts.
+
+    Args:
+        x_TK: float32, rows contiguous (the row stride is free), in CPU memory. Not modified.
+        weights_G: from `pack`, each N x K.
+        ends_G: int64, contiguous, in CPU memory: group g has the rows from the end of the one before to `ends_G[g]`.
+
+    Returns:
+        float32 [T, N], each row bit-equal to what `quantized_linear` gives. A row with NaN or infinity yields NaN.
+
+    Raises:
+        ValueError: for weights of different shapes, or ends that do not fit the rows. TypeError: for another dtype.
+    """
+    return _native.grouped_linear(x_TK, weights_G, ends_G)
+
+
+def grouped_linear_reference(x_TK: Tensor, weights_G: Sequence[PackedWeight], ends_G: Tensor) -> Tensor:
+    """Compute what `grouped_linear` computes group by group; float32 [T, N]."""
+    starts_G = [0, *ends_G.tolist()]
+    spans = zip(weights_G, starts_G, ends_G.tolist(), strict=False)
+    return torch.cat([quantized_linear_reference(x_TK[start:end], weight) for weight, start, end in spans])
 
 
 def dequantize(weight: PackedWeight) -> Tensor:
