@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from load import LoadResult, closed_loop
+from memory import pss_mib, pss_of_bare_torch_mib
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 2
@@ -35,6 +36,14 @@ WORDS = (
     "river stone market lantern quiet harbour engine winter letter garden signal copper window thunder paper "
     "bridge orchard captain silver meadow clock forest island voyage kettle shadow mirror candle branch village"
 ).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running server and the process that all of its processes descend from."""
+
+    address: str
+    pid: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +118,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def ours(model: Path) -> Iterator[str]:
-    """Run our server; yield its address when it is ready."""
+def ours(model: Path) -> Iterator[Server]:
+    """Run our server; yield it when it is ready."""
     port = free_port()
     command = [
         str(ROOT / ".venv/bin/forebay"), "serve", "--model-id", str(model), "--hostname", "127.0.0.1",
@@ -121,15 +130,15 @@ def ours(model: Path) -> Iterator[str]:
         try:
             address = f"127.0.0.1:{port}"
             wait_until_healthy(address, process)
-            yield address
+            yield Server(address, process.pid)
         finally:
             process.terminate()
             process.communicate()
 
 
 @contextmanager
-def llamacpp(model: Path) -> Iterator[str]:
-    """Run llama.cpp's server; yield its address when it is ready."""
+def llamacpp(model: Path) -> Iterator[Server]:
+    """Run llama.cpp's server; yield it when it is ready."""
     command = [
         sys.executable, str(ROOT / "benchmarks/peer_llamacpp.py"), str(model), str(THREADS), str(SLOTS),
         str(SLOT_TOKENS),
@@ -141,7 +150,7 @@ def llamacpp(model: Path) -> Iterator[str]:
             assert process.stdout is not None
             address = process.stdout.readline().strip().removeprefix("http://")
             wait_until_healthy(address, process)
-            yield address
+            yield Server(address, process.pid)
         finally:
             process.kill()
             process.communicate()
@@ -185,10 +194,12 @@ def main() -> None:
     scenarios = [s for s in SCENARIOS if s.name in arguments.only.split(",")]
 
     rounds: dict[str, list[dict[str, float]]] = {"forebay": [], "llama.cpp": []}
+    memory: dict[str, list[float]] = {"forebay": [], "llama.cpp": [], "import torch": [pss_of_bare_torch_mib()]}
     for round_number in range(arguments.rounds):
         for name, server in (("forebay", ours), ("llama.cpp", llamacpp)):
-            with server(model) as address:
-                rounds[name].append(measure(address, scenarios, round_number))
+            with server(model) as running:
+                rounds[name].append(measure(running.address, scenarios, round_number))
+                memory[name].append(pss_mib(running.pid))
 
     print(f"{'scenario':18}{'unit':18}{'forebay':>10}{'llama.cpp':>11}{'ratio':>8}   (ratio > 1: forebay is faster)")
     table = {}
@@ -197,8 +208,15 @@ def main() -> None:
         ratio = mine / theirs if scenario.higher_is_better else theirs / mine
         table[scenario.name] = {"unit": scenario.unit, "forebay": mine, "llama.cpp": theirs, "ratio": ratio}
         print(f"{scenario.name:18}{scenario.unit:18}{mine:10.2f}{theirs:11.2f}{ratio:8.2f}")
+    medians = {name: statistics.median(figures) for name, figures in memory.items()}
+    print("memory after the load (Pss): " + ", ".join(f"{name} {mib:.0f} MiB" for name, mib in medians.items()))
     if arguments.output:
-        record = {"machine": platform.processor() or platform.machine(), "model": model.name, "threads": THREADS}
+        record = {
+            "memory_mib": medians,
+            "machine": platform.processor() or platform.machine(),
+            "model": model.name,
+            "threads": THREADS,
+        }
         arguments.output.write_text(json.dumps({**record, "medians": table, "rounds": rounds}, indent=2) + "\n")
 
 
