@@ -1,5 +1,5 @@
-# The server as an image: `make image` with torch's CPU build, `make image DEVICE=cuda` with its CUDA build, which
-# serves on CPU all the same until `--device cuda` is built.
+# The server as an image: `make image` with torch's CPU build, `make image DEVICE=cuda` with its CUDA build, which takes
+# the GPUs that the container is given (`docker run --gpus all`), else the CPU.
 #
 # It runs as any user with group 0, on a read-only root without capabilities; only /data, the model cache, and /tmp
 # are written. The bundled model is inside, so that it starts without a network.
@@ -43,7 +43,9 @@ RUN uv venv /opt/forebay \
 FROM locked AS cpu
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN version=$(uv export --frozen --no-default-groups --no-hashes --quiet | sed -n 's/^torch==\([^ ;]*\).*/\1/p') \
- && uv pip install --python /opt/forebay --default-index ${TORCH_CPU_INDEX} "torch==${version}"
+ && { uv pip install --python /opt/forebay --default-index ${TORCH_CPU_INDEX} "torch==${version}" \
+ || { echo "torch ${version} for CPU cannot be fetched from TORCH_CPU_INDEX=${TORCH_CPU_INDEX}: name a mirror" \
+ "with --build-arg TORCH_CPU_INDEX=…, or build with DEVICE=cuda" >&2; exit 1; }; }
 
 FROM locked AS cuda
 RUN uv export --frozen --no-default-groups --no-emit-workspace --output-file /opt/all.txt --quiet \
@@ -65,6 +67,7 @@ RUN apt-get update \
 COPY --from=installed /opt/forebay /opt/forebay
 # USER and LOGNAME: torch asks for the user's name, which an arbitrary uid does not have.
 ENV PATH=/opt/forebay/bin:$PATH \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PORT=80 HF_HOME=/data HOME=/data USER=forebay LOGNAME=forebay PYTHONDONTWRITEBYTECODE=1
 USER 65532:0
 VOLUME /data
