@@ -1,7 +1,9 @@
 //! Text to token ids, and what is known of each id.
 //!
-//! Encoding is the `tokenizers` crate's. Decoding is ours: a table of each token's bytes ([`pieces`]), so that a stream
-//! decodes in constant time a token and whole texts and streams agree to the byte.
+//! Encoding is ours where the rules are known: merging within words ([`bpe`]), `SentencePiece`'s two kinds ([`spm`],
+//! [`unigram`]). What a `tokenizer.json` says beyond that is left to the `tokenizers` crate. Decoding is ours: a table of
+//! each token's bytes ([`pieces`]), so that a stream decodes in constant time a token and whole texts and streams agree
+//! to the byte.
 
 mod added;
 mod bpe;

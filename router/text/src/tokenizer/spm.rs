@@ -119,3 +119,6 @@ fn word_end(text: &str, start: usize, prefixed: bool) -> usize {
     }
     text.len()
 }
+
+#[cfg(test)]
+mod tests;
