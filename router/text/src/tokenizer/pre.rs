@@ -98,8 +98,8 @@ const TABLE: &[PreTokenizer] = &[
         ],
         &[LLAMA3],
     ))),
-    cut(&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[LLAMA3]),
-    whole(cut(&["glm5"], &[LLAMA3])),
+    cut(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[LLAMA3]),
+    whole(cut(&["glm4", "glm5"], &[LLAMA3])),
     cut(&["jais-2"], &[JAIS2]),
     cut(
         &[
