@@ -28,11 +28,14 @@ struct Info {
     version: String,
     sha: Option<String>,
     docker_label: Option<String>,
+    model_dtype: Option<String>,
+    model_device_type: Option<String>,
 }
 
 async fn handler(State(state): State<AppState>) -> Result<Json<Info>, NativeError> {
     let model = state.model()?;
     let tokens = state.token_limits()?;
+    let worker = model.engine.worker_info();
     let (limits, build) = (state.limits(), state.build().clone());
     Ok(Json(Info {
         model_id: model.id.clone(),
@@ -49,5 +52,7 @@ async fn handler(State(state): State<AppState>) -> Result<Json<Info>, NativeErro
         version: build.version,
         sha: build.sha,
         docker_label: build.docker_label,
+        model_dtype: worker.as_ref().map(|worker| format!("torch.{}", worker.dtype)),
+        model_device_type: worker.map(|worker| worker.device),
     }))
 }

@@ -78,4 +78,6 @@ fn info() -> Schema {
         .property("version", string())
         .property("sha", string().or_null())
         .property("docker_label", string().or_null())
+        .property("model_dtype", string().or_null().about("As `torch.bfloat16`."))
+        .property("model_device_type", string().or_null().about("`cpu` or `cuda`."))
 }
