@@ -69,8 +69,6 @@ def fused_attention(norm: Norm, attention: GroupedQueryAttention) -> FusedAttent
     # Another class may do to queries and keys what the kernel does not know of.
     if type(attention) not in (GroupedQueryAttention, NormedQueryKeyAttention):
         return None
-    if type(attention) not in (GroupedQueryAttention, NormedQueryKeyAttention):
-        return None
     if qkv.packed is None or output.packed is None:
         return None
     head_norm_weights = None
