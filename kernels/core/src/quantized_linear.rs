@@ -2,8 +2,9 @@
 //! float32 sums.
 //!
 //! A weight is `scale * (q - offset) + minimum` with unsigned `q` of a byte at most, so that one instruction (u8 times
-//! s8, summed by fours) serves all formats. The sum over K runs block by block in one fixed order, whatever the number of rows: a row's result is
-//! bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as well, to 16 bits.
+//! s8, summed by fours) serves all formats. The sum over K runs block by block in one fixed order, whatever the number
+//! of rows: a row's result is bit-equal alone and in a batch. The activations of a row are quantized by blocks of 32 as
+//! well, to 16 bits.
 
 mod activations;
 mod block_type;
