@@ -20,7 +20,7 @@ import fields_openai
 from binary import Server, running_server
 from field_rows import ABSENT, Answer, Beside, Case, Route, Row
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 ROUTES = fields_native.ROUTES | fields_openai.ROUTES
 ROWS = [(path, row) for path, route in ROUTES.items() for row in route.rows]

@@ -7,7 +7,7 @@ from huggingface_hub.errors import ValidationError
 PROMPT = "The capital of France is"
 MESSAGES = [{"role": "user", "content": "Name one colour."}]
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 MESSAGES = [{"role": "user", "content": "Count from one to five."}]
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

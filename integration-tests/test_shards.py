@@ -13,7 +13,7 @@ PROMPTS = [
     "The three laws of motion state that",
 ]
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def greedy_ids(server) -> list[list[int]]:

@@ -8,7 +8,7 @@ from text_generation.types import Message
 PROMPT = "The capital of France is"
 
 # The client still uses pydantic's first interface.
-pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

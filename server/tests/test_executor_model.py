@@ -28,7 +28,7 @@ from .test_main import process
 from .toy import LAST, Plans, new_sequence
 
 # Most of it is the import of torch and transformers, in worker processes too, while other tests keep the cores busy.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 S = RowFlag.SAMPLES
 NUM_NEW = 10

@@ -15,7 +15,7 @@ from forebay_kernels.ops.block_types import BLOCK_TYPES
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Imports of torch and transformers, while other tests keep the cores busy.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 def run(output: Path, *arguments: str) -> dict[str, Any]:

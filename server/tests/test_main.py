@@ -17,7 +17,7 @@ import pytest
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.pb import worker_pb2_grpc
 
-SECONDS = 25
+SECONDS = 60
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from forebay_worker.service import MAX_MESSAGE_BYTES, WorkerService, _End, stop
 
 from .toy import CAPABILITIES, u32
 
-SECONDS = 20
+SECONDS = 60
 
 
 @dataclass

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+/// Of patience with a slow machine, not of what may be taken.
+const LIMIT: Duration = Duration::from_secs(60);
 const TINY_TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../text/tests/fixtures/tiny_tokenizer.json");
 
 /// The binary, with an environment that holds nothing but what a test adds.
@@ -21,10 +23,8 @@ fn forebay(words: &[&str]) -> Command {
     command
 }
 
-fn timed(command: &mut Command) -> (Output, Duration) {
-    let start = Instant::now();
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    (output, start.elapsed())
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
 }
 
 fn errors(output: &Output) -> String {
@@ -65,15 +65,15 @@ impl FakePython {
     /// Waits for a note that the script writes.
     fn note(&self, name: &str) -> String {
         let path = self.folder.path().join(name);
-        wait_until(Duration::from_secs(10), || fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
+        wait_until(|| fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
         fs::read_to_string(path).unwrap()
     }
 }
 
-fn wait_until(limit: Duration, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + limit;
+fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
     while !done() {
-        assert!(Instant::now() < deadline, "not within {limit:?}");
+        assert!(Instant::now() < deadline, "not within {LIMIT:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -142,47 +142,45 @@ fn runs(pid: &str) -> bool {
 
 #[test]
 fn the_version_is_printed() {
-    let (output, _) = timed(&mut forebay(&["--version"]));
+    let output = run(&mut forebay(&["--version"]));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), concat!("forebay ", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn a_flag_that_is_not_built_ends_within_a_second_with_code_2() {
-    let (output, took) = timed(&mut forebay(&["--quantize", "awq"]));
+fn a_flag_that_is_not_built_ends_with_code_2() {
+    let output = run(&mut forebay(&["--quantize", "awq"]));
     assert_eq!(output.status.code(), Some(2));
     assert!(errors(&output).contains("`--quantize`"), "{}", errors(&output));
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]
 fn an_environment_variable_counts_as_its_flag() {
-    let (output, _) = timed(forebay(&[]).env("SPECULATE", "3"));
+    let output = run(forebay(&[]).env("SPECULATE", "3"));
     assert_eq!(output.status.code(), Some(2));
     assert!(errors(&output).contains("`--speculate`"), "{}", errors(&output));
 }
 
 #[test]
-fn a_port_in_use_ends_within_a_second_and_a_flag_wins_over_its_variable() {
+fn a_port_in_use_ends_before_any_python_and_a_flag_wins_over_its_variable() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let mut command = forebay(&["--port", &port, "--python", "/nowhere/python"]);
-    let (output, took) = timed(command.env("PORT", "1").env("HOSTNAME", "127.0.0.1"));
+    let output = run(command.env("PORT", "1").env("HOSTNAME", "127.0.0.1"));
     assert_eq!(output.status.code(), Some(1));
     assert!(errors(&output).contains(&format!("`127.0.0.1:{port}`")), "{}", errors(&output));
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]
 fn a_container_name_in_hostname_is_no_address_and_does_no_harm() {
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let (output, _) = timed(forebay(&[]).env("PORT", &port).env("HOSTNAME", "4f1c2ab9d0e1"));
+    let output = run(forebay(&[]).env("PORT", &port).env("HOSTNAME", "4f1c2ab9d0e1"));
     assert!(errors(&output).contains(&format!("`0.0.0.0:{port}`")), "{}", errors(&output));
 }
 
 #[test]
 fn a_python_that_is_not_there_is_named() {
-    let (output, _) = timed(&mut forebay(&["--port", "0", "--python", "/nowhere/python"]));
+    let output = run(&mut forebay(&["--port", "0", "--python", "/nowhere/python"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(errors(&output).contains("`/nowhere/python` (absent)"), "{}", errors(&output));
 }
@@ -190,7 +188,7 @@ fn a_python_that_is_not_there_is_named() {
 #[test]
 fn a_model_that_is_refused_ends_with_code_2_and_the_reason() {
     let python = FakePython::new("echo 'error: no such model' >&2; exit 2", "");
-    let (output, _) = timed(&mut forebay(&["serve", "x/y", "--port", "0", "--python", &python.path()]));
+    let output = run(&mut forebay(&["serve", "x/y", "--port", "0", "--python", &python.path()]));
     assert_eq!(output.status.code(), Some(2));
     let log = errors(&output);
     assert!(log.contains("`x/y` is refused: error: no such model"), "{log}");
@@ -201,7 +199,7 @@ fn download_prints_what_the_child_prints() {
     let python = FakePython::new("", "");
     let script = python.path();
     fs::write(&script, "#!/bin/sh\necho \"$@\"\n").unwrap();
-    let (output, _) = timed(&mut forebay(&["download", "x/y", "--revision", "r", "--python", &script]));
+    let output = run(&mut forebay(&["download", "x/y", "--revision", "r", "--python", &script]));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "-m forebay_worker download --revision r -- x/y\n");
     assert_eq!(output.status.code(), Some(0));
 }
@@ -245,7 +243,7 @@ fn while_the_model_loads_health_says_503_and_a_signal_ends_everything_well() {
     assert!(server.health().starts_with("HTTP/1.1 503"), "{}", server.health());
     server.signal("-TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
-    wait_until(Duration::from_secs(2), || !runs(&pid));
+    wait_until(|| !runs(&pid));
 }
 
 #[test]
@@ -258,9 +256,9 @@ fn no_worker_survives_a_router_that_is_killed() {
         let names = fs::read_dir(python.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter_map(|name| name.to_str()?.strip_prefix("pid-").map(str::to_owned)).collect()
     };
-    wait_until(Duration::from_secs(10), || pids().len() == 3);
+    wait_until(|| pids().len() == 3);
     server.signal("-KILL");
-    wait_until(Duration::from_secs(2), || !pids().iter().any(|pid| runs(pid)));
+    wait_until(|| !pids().iter().any(|pid| runs(pid)));
 }
 
 #[test]
@@ -269,7 +267,7 @@ fn a_finder_child_dies_with_the_server_too() {
     let server = Running::start(&python, &[]);
     let pid = python.note("pid");
     server.signal("-KILL");
-    wait_until(Duration::from_secs(2), || !runs(&pid));
+    wait_until(|| !runs(&pid));
 }
 
 #[test]
@@ -287,7 +285,7 @@ fn the_runs_folder_is_gone_after_the_end() {
 #[test]
 fn a_child_whose_parent_is_gone_does_not_start() {
     let words = ["exec-child", "--parent", "999999999", "--", "echo", "started"];
-    let (output, _) = timed(&mut forebay(&words));
+    let output = run(&mut forebay(&words));
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
 }

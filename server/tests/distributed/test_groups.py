@@ -56,7 +56,7 @@ def ranks(models, tmp_path_factory) -> list[dict[str, object]]:
 
 
 # Two more processes import torch; on a busy machine that alone takes half a minute.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, *QUANTIZED])

@@ -24,7 +24,7 @@ async fn assert_idle(server: &Server) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let outcome = tokio::time::timeout(Duration::from_secs(2), idle).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(60), idle).await;
     assert!(outcome.is_ok(), "still busy: {:?}", server.engine.stats());
 }
 
