@@ -12,6 +12,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::secret::Secret;
 
+pub(crate) mod bench;
+
 /// An inference server for language models.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, subcommand_required = true, arg_required_else_help = true)]
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Fetch a model's files into the cache and print where they lie.
     Download(DownloadArgs),
+    /// Put load on a server that streams OpenAI's or TGI's events, this one or another, and tell how it bears it.
+    Bench(Box<bench::BenchArgs>),
     /// Print the build, the machine and what the workers would run on, for a report.
     Env(EnvArgs),
     /// Become another program that dies with its parent; how the server starts its children.

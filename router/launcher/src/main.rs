@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod compatibility;
 mod cores;
 mod environment;
@@ -29,6 +30,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use args::bench::BenchArgs;
 use args::{Command, DownloadArgs, EnvArgs, ServeArgs};
 use model_source::ModelSource;
 use process::Spawner;
@@ -39,6 +41,8 @@ use settings::Settings;
 const REFUSED: u8 = 2;
 /// Anything else went wrong.
 const FAILED: u8 = 1;
+/// Holds the key of the server that `bench` asks.
+const BENCH_API_KEY: &str = "FOREBAY_BENCH_API_KEY";
 /// How long threads that are still busy, with a tokenizer say, may hold up the end.
 const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Serve(args) => serve_command(&args),
         Command::Download(args) => download_command(args),
+        Command::Bench(args) => bench_command(&args),
         Command::Env(args) => env_command(&args),
         Command::ExecChild(args) => fail(FAILED, &process::exec_child(&args)),
     }
@@ -99,6 +104,15 @@ fn env_command(args: &EnvArgs) -> ExitCode {
         let spawner = Spawner::start().map_err(|error| ServeError::System { what: "cannot start a thread", error })?;
         Ok(environment::describe(&spawner, args.python.as_deref()).await.into_bytes())
     }))
+}
+
+/// Failed requests are an end of their own: the figures stand, but a script must not take them for whole.
+fn bench_command(args: &BenchArgs) -> ExitCode {
+    let api_key = std::env::var(BENCH_API_KEY).ok().and_then(|key| key.parse().ok());
+    match bench::bench(args, api_key) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(if error.is_refusal() { REFUSED } else { FAILED }, &error.to_string()),
+    }
 }
 
 /// Writes a command's answer, or says why there is none.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -296,6 +296,11 @@ fn api_keys(args: &ServeArgs) -> Result<Vec<Secret>, SettingsError> {
     let Some(path) = &args.http.api_key_file else {
         return Ok(args.http.api_key.clone().into_iter().collect());
     };
+    read_api_keys(path)
+}
+
+/// One a line, at least one.
+pub(crate) fn read_api_keys(path: &Path) -> Result<Vec<Secret>, SettingsError> {
     let refuse = |reason: String| SettingsError::ApiKeyFile { path: path.display().to_string(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let keys: Vec<Secret> =
@@ -334,6 +339,31 @@ pub(crate) fn parse_fraction(text: &str) -> Result<f64, String> {
         Ok(fraction) if fraction > 0.0 && fraction <= 1.0 => Ok(fraction),
         _ => Err("expected a number above 0, at most 1".to_owned()),
     }
+}
+
+/// Above 0, as seconds and rates are.
+pub(crate) fn parse_positive(text: &str) -> Result<f64, String> {
+    parse_number(text, |number| number > 0.0, "expected a number above 0, at most 1000000000")
+}
+
+/// 0 or above.
+pub(crate) fn parse_not_negative(text: &str) -> Result<f64, String> {
+    parse_number(text, |number| number >= 0.0, "expected a number from 0 to 1000000000")
+}
+
+/// 0 to 1.
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
+    parse_number(text, |number| (0.0..=1.0).contains(&number), "expected a number from 0 to 1")
+}
+
+fn parse_number(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    const MAX: f64 = 1e9;
+    text.parse().ok().filter(|&number| holds(number) && number <= MAX).ok_or_else(|| expected.to_owned())
+}
+
+/// Fields of a body.
+pub(crate) fn parse_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))
 }
 
 #[cfg(test)]

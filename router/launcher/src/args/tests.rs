@@ -20,6 +20,20 @@ fn the_declaration_is_sound() {
 }
 
 #[test]
+fn a_benchmark_has_one_shape_and_one_end() {
+    for words in [["--concurrency", "2", "--rate", "3"], ["--num-requests", "5", "--duration", "3"]] {
+        assert!(parse_words(&[&["bench"], &words[..]].concat()).is_err(), "{words:?}");
+    }
+    for words in [["--rate", "0"], ["--duration", "-1"], ["--shared-prefix", "1.1"], ["--extra-body", "[]"]] {
+        assert!(parse_words(&[&["bench"], &words[..]].concat()).is_err(), "{words:?}");
+    }
+    assert!(
+        parse_words(&["bench", "--duration", "3", "--sweep-concurrency", "1,2", "--goodput", "ttft:500,itl:50"])
+            .is_ok()
+    );
+}
+
+#[test]
 fn a_tgi_command_line_starts_unchanged() {
     let args = serve_args(&[
         "--model-id",
