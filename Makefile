@@ -55,6 +55,7 @@ test-python: ## worker and kernels against their references
 test-integration: ## the real binary and the real model, over HTTP only
 	@echo "==> integration tests"
 	$(PY) tools/check_tokenizer.py
+	$(PY) -m tools.check_determinism --prompts 16 --only "all at once"
 	$(PY) -m pytest -q -m "not slow" integration-tests
 
 .PHONY: lint
@@ -79,7 +80,11 @@ proto: ## regenerate the Python side of proto/worker.proto
 .PHONY: truth
 truth: dev ## the model's output against transformers and llama.cpp (minutes)
 	$(PY) tools/check_truth.py
-	$(PY) tools/check_sampling.py
+	$(PY) -m tools.check_sampling
+
+.PHONY: determinism
+determinism: dev ## 500 prompts alone and in every situation, compared to the bit (many minutes; ARGS="--model float32 …")
+	$(PY) -m tools.check_determinism $(ARGS)
 
 .PHONY: tokenizers
 tokenizers: dev ## token ids of every pre-tokenizer against llama.cpp's (minutes)

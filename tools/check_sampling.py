@@ -5,35 +5,24 @@ near-tie: at the first token that differs, the two best perturbed logits, or a t
 within `NEAR_TIE`. The same table for the bundled GGUF file is printed and not gated: there the activations are
 quantized, and rounding may flip what lies close.
 
-    python tools/check_sampling.py [--skip-gguf]
+    python -m tools.check_sampling [--skip-gguf]
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import dataclasses
-import http.client
-import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BINARY = ROOT / ".venv/bin/forebay"
-FOLDER = ROOT / ".cache/smollm2-float32"
+from tools.real_server import RealServer, float32_folder, real_texts, serving
+
 NUM_PROMPTS = 32
 NUM_TOKENS = 64
 TEMPERATURE = 1.0
 TOP_P = 0.95
 NEAR_TIE = 1e-3
-START_TIMEOUT_S = 120
 
 Texts = list[list[int]]
 
@@ -59,68 +48,26 @@ VARIANTS = [
 
 
 def prompts() -> list[str]:
-    """Read the first prompts of the truth check's real texts."""
-    texts: list[str] = json.loads((ROOT / "tools/truth_texts.json").read_text(encoding="utf-8"))
-    return texts[:NUM_PROMPTS]
+    """Take the first prompts of the truth check's real texts."""
+    return real_texts()[:NUM_PROMPTS]
 
 
-def call(port: int, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-    """Send one request; return status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    with contextlib.closing(connection):
-        headers = {"content-type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-
-
-@contextlib.contextmanager
-def serving(model: Path | None, arguments: tuple[str, ...]) -> Iterator[int]:
-    """Run the server; yield its port when it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    source = ["--model-id", str(model), "--dtype", "float32"] if model else []
-    command = [str(BINARY), "serve", "--hostname", "127.0.0.1", "--port", str(port), *source, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while time.monotonic() < deadline:
-                if process.poll() is not None:
-                    sys.exit(f"the server ended: {process.communicate()[1]}")
-                with contextlib.suppress(OSError):
-                    if call(port, "GET", "/health")[0] == 200:
-                        break
-                time.sleep(0.1)
-            yield port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-
-
-def sample(port: int, prompt: str, seed: int) -> list[int]:
+def sample(server: RealServer, prompt: str, seed: int) -> list[int]:
     """Generate one text; return its token ids."""
     parameters = {
-        "do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "seed": seed,
-        "max_new_tokens": NUM_TOKENS, "details": True,
+        "do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "seed": seed, "max_new_tokens": NUM_TOKENS,
     }  # fmt: skip
-    status, content = call(port, "POST", "/generate", {"inputs": prompt, "parameters": parameters})
-    if status != 200:
-        sys.exit(f"status {status}: {content!r}")
-    return [token["id"] for token in json.loads(content)["details"]["tokens"]]
+    return [token["id"] for token in server.generate(prompt, parameters)["tokens"]]
 
 
 def run(variant: Variant, model: Path | None) -> Texts:
     """Serve all prompts in the variant's way."""
-    with serving(model, variant.arguments) as port:
+    source = ["--model-id", str(model), "--dtype", "float32"] if model else []
+    with serving(*source, *variant.arguments) as server:
         with concurrent.futures.ThreadPoolExecutor(variant.streams) as pool:
-            texts = list(pool.map(lambda pair: sample(port, pair[1], pair[0]), enumerate(prompts())))
-        metrics = call(port, "GET", "/metrics")[1].decode()
-    preemptions = next(
-        (line.split()[1] for line in metrics.splitlines() if line.startswith("forebay_preemptions")), "0"
-    )
-    if variant.must_preempt and float(preemptions) == 0:
-        sys.exit(f"`{variant.name}`: nothing was preempted; the pool is too large for this check")
+            texts = list(pool.map(lambda pair: sample(server, pair[1], pair[0]), enumerate(prompts())))
+        if variant.must_preempt and server.metric("forebay_preemptions_total") == 0:
+            sys.exit(f"`{variant.name}`: nothing was preempted; the pool is too large for this check")
     return texts
 
 
@@ -185,10 +132,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--skip-gguf", action="store_true", help="only the gated float32 table")
     arguments = parser.parse_args()
-    if not (FOLDER / "config.json").exists():
-        subprocess.run([sys.executable, ROOT / "tools/make_smollm2_folder.py", FOLDER], check=True, env=os.environ)
+    folder = float32_folder()
     print("float32:")
-    failures = compare(FOLDER, Reference(FOLDER))
+    failures = compare(folder, Reference(folder))
     if not arguments.skip_gguf:
         print("the bundled GGUF file (not gated):")
         compare(None, None)
