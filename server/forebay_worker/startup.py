@@ -59,9 +59,9 @@ def start_executor(config: WorkerConfig) -> Executor:
     capabilities = _capabilities(config, group, loaded, num_blocks)
     kv_cache = _reserve(config, device, loaded, num_blocks, capabilities.kv_cache_bytes)
     log.info("loaded `%s` in %.1f s", config.model_path, time.monotonic() - started)
-    # Streams wait for a later life, and that the largest plan fits is known from the first.
-    num_tokens = config.max_plan_tokens if config.incarnation == 1 else config.block_size
-    warm(Executor(loaded.decoder, kv_cache, group, capabilities), num_tokens)
+    # On a GPU the largest plan has run already. On CPU it would hold up every start by its own length, 0.3 s for the
+    # bundled model and many for a large one, to save the first long prompt a tenth of that.
+    warm(Executor(loaded.decoder, kv_cache, group, capabilities), config.block_size)
     log.info(
         "ready after %.1f s: %d blocks of %d tokens, %d KV bytes, dtype %s, attention %s",
         time.monotonic() - started,

@@ -32,7 +32,7 @@ _SAMPLES = RowFlag.SAMPLES | RowFlag.LOGPROBS
 def warm(executor: Executor, num_tokens: int) -> None:
     """Run a chunk of `num_tokens`, or as many as one may have, a decode and every sampler once.
 
-    The largest chunk makes all workspaces, so that no first request pays. The executor is not to be used again.
+    So threads run, workspaces exist and what is imported late is there. The executor is not to be used again.
     """
     capabilities = executor.capabilities
     num_tokens = max(1, min(num_tokens, capabilities.max_plan_tokens, capabilities.max_sequence_tokens - 1))
