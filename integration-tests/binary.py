@@ -63,9 +63,29 @@ class Server:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
 
     def worker_pids(self) -> list[int]:
-        """List the binary's child processes."""
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for path in children for pid in path.read_text().split()]
+        """List the workers, whether they are the binary's children or a spare process's."""
+        return named_descendants(self.process.pid, "forebay-worker")
+
+    def spare_pids(self) -> list[int]:
+        """List the processes that workers are forked from."""
+        return named_descendants(self.process.pid, "forebay-spare")
+
+
+def named_descendants(pid: int, name: str) -> list[int]:
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for child in map(int, children.read_text().split()):
+                found += [child] if process_name(child) == name else []
+                found += named_descendants(child, name)
+    return found
+
+
+def process_name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip()
+    except OSError:
+        return ""
 
 
 def free_port() -> int:

@@ -13,6 +13,9 @@ from streams import Stream, finish, run_streams
 NUM_STREAMS = 12
 NUM_TOKENS = 900
 
+# A worker that imports torch is away for long enough to look at what the other does.
+SLOW_RESTART = ("--replicas", "2", "--disable-spare-worker")
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -43,7 +46,7 @@ def wait_until(holds) -> None:
 
 
 def test_the_other_group_serves_while_one_restarts_and_no_stream_is_lost(start_server, tiny_llama_folder):
-    with start_server("--model-id", str(tiny_llama_folder), "--replicas", "2") as server:
+    with start_server("--model-id", str(tiny_llama_folder), *SLOW_RESTART) as server:
         expected = finish(run_streams(server, NUM_STREAMS, NUM_TOKENS))
         streams = run_until_all_have_begun(server)
         other = kill_a_group(server)
@@ -59,7 +62,7 @@ def test_the_other_group_serves_while_one_restarts_and_no_stream_is_lost(start_s
 
 
 def test_streams_of_a_group_that_is_given_up_go_on_with_the_other(start_server, tiny_llama_folder):
-    arguments = ("--model-id", str(tiny_llama_folder), "--replicas", "2", "--restart-timeout", "1")
+    arguments = ("--model-id", str(tiny_llama_folder), *SLOW_RESTART, "--restart-timeout", "1")
     with start_server(*arguments) as server:
         expected = finish(run_streams(server, NUM_STREAMS, NUM_TOKENS))
         streams = run_until_all_have_begun(server)

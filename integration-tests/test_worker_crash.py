@@ -37,7 +37,7 @@ def wait_until_all_go_on(streams: list[Stream], moment: float) -> None:
     A request that is alone on trial in two deaths is given up by design. So of two kills the second may come while the
     streams are tried, and the next one when all are cleared.
     """
-    # No worker starts within a second; until then comes what was on its way.
+    # Until then comes what was on its way.
     while any(stream.is_alive() and stream.times[-1] < moment + 1 for stream in streams):
         time.sleep(0.05)
 
@@ -83,6 +83,40 @@ def test_streams_go_on_over_three_kills(start_server, float32_folder):
 def test_streams_go_on_when_one_of_three_shards_is_killed(start_server, float32_folder):
     with start_server(*float32(float32_folder, "--num-shard", "3")) as server:
         check_kills(server, 1)
+
+
+def test_streams_go_on_when_the_spare_process_is_killed_and_its_worker_with_it(start_server, float32_folder):
+    with start_server(*float32(float32_folder)) as server:
+        expected = finish(run_streams(server, NUM_STREAMS, NUM_TOKENS))
+        streams = run_streams(server, NUM_STREAMS, NUM_TOKENS)
+        while not all(stream.ids for stream in streams):
+            time.sleep(0.01)
+        (spare,) = server.spare_pids()
+        os.kill(spare, signal.SIGKILL)
+        assert finish(streams) == expected
+        assert server.num_losses() == 1
+        (successor,) = server.spare_pids()
+        assert successor != spare
+
+
+@pytest.mark.parametrize(
+    ("flags", "num_spares"), [((), 1), (("--disable-spare-worker",), 0)], ids=["forked", "each by itself"]
+)
+def test_all_shards_come_back_when_one_is_killed(start_server, tiny_llama_folder, flags, num_spares):
+    shards = ("--model-id", str(tiny_llama_folder), "--num-shard", "2", "--num-threads", "1")
+    with start_server(*shards, *flags) as server:
+        expected = finish(run_streams(server, 4, 200))
+        workers = server.worker_pids()
+        assert len(workers) == 2
+        assert len(server.spare_pids()) == num_spares
+        streams = run_streams(server, 4, 200)
+        while not all(stream.ids for stream in streams):
+            time.sleep(0.01)
+        os.kill(workers[1], signal.SIGKILL)
+        assert finish(streams) == expected
+        server.post("/generate", {"inputs": "A story:", "parameters": {"max_new_tokens": 2}}, 120)
+        assert not set(workers) & set(server.worker_pids())
+        assert len(server.spare_pids()) == num_spares
 
 
 @pytest.mark.slow

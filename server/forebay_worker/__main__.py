@@ -1,7 +1,7 @@
-"""`python -m forebay_worker serve | download … | model-info … | env`: one process, one task.
+"""`python -m forebay_worker serve | spare | download … | model-info … | env`: one process, one task.
 
-`serve` reads its configuration as one JSON line on stdin and ends when stdin ends; `download` and `model-info` never
-import torch.
+`serve` reads its configuration as one JSON line on stdin and ends when stdin ends; `spare` forks processes that do;
+`download` and `model-info` never import torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ def main(arguments: list[str]) -> int:
             from forebay_worker.serve import serve
 
             return serve()
+        case ["spare"]:
+            from forebay_worker.spare import run_spare
+
+            return run_spare()
         case ["download", *rest]:
             from forebay_worker.hub import run_download
 
@@ -30,7 +34,7 @@ def main(arguments: list[str]) -> int:
             from forebay_worker.environment import run_env
 
             return run_env()
-    sys.stderr.write("usage: python -m forebay_worker serve | download … | model-info … | env\n")
+    sys.stderr.write("usage: python -m forebay_worker serve | spare | download … | model-info … | env\n")
     return 2
 
 

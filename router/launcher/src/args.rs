@@ -128,6 +128,11 @@ pub(crate) struct WorkerArgs {
     /// Threads of each worker; the cores available divided by the shards of all replicas if not given.
     #[arg(long, env = "FOREBAY_NUM_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) num_threads: Option<u32>,
+    /// Start every worker as a Python of its own. Otherwise workers are forked from a spare process that has imported
+    /// torch and holds no weights: a restart takes a third of the time then, at the cost of some 30 MiB; workers beyond
+    /// the first share its memory, some 290 MiB each.
+    #[arg(long, env = "FOREBAY_DISABLE_SPARE_WORKER", value_parser = BoolishValueParser::new())]
+    pub(crate) disable_spare_worker: bool,
     /// Seconds that a model may take to load.
     #[arg(long, env = "FOREBAY_START_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
     pub(crate) start_timeout: u64,

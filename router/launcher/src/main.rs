@@ -21,6 +21,9 @@ mod secret;
 mod serve;
 mod settings;
 mod shutdown;
+mod spare;
+mod worker_process;
+mod worker_spawner;
 mod workers;
 
 #[cfg(test)]

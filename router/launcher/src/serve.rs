@@ -20,8 +20,10 @@ use crate::http::{self, BindError};
 use crate::model_source::{ModelError, ModelInfo};
 use crate::process::Spawner;
 use crate::python::{self, NoPython};
-use crate::settings::Settings;
+use crate::settings::{Settings, WorkerSettings};
 use crate::shutdown::{Signals, drain};
+use crate::worker_process::WorkerEnvironment;
+use crate::worker_spawner::WorkerSpawner;
 use crate::workers::ProcessGroup;
 
 /// How often old samples of histograms are folded together.
@@ -142,6 +144,10 @@ fn record_metrics(max_total_tokens: u32) -> Result<PrometheusHandle, ServeError>
 async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedModel, ServeError> {
     let spawner = Spawner::start().map_err(ServeError::system("cannot start a thread"))?;
     let python = python::find(settings.python.as_deref(), settings.search_path.as_deref())?;
+    let workers = &settings.workers;
+    let worker_spawner = WorkerSpawner::new(spawner.clone(), python.clone(), workers.spare_workers);
+    // Python's imports take longer than all else: they go on while the model is looked for.
+    worker_spawner.prepare(environments(workers)).await.map_err(ServeError::system("cannot start workers"))?;
     let info = settings.model.resolve(&spawner, &python).await?;
     tracing::info!(
         model = info.model_id,
@@ -153,9 +159,9 @@ async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedMode
     );
     let text = Arc::new(load_text(&info, settings).await?);
     let config = EngineConfig { tokenizer_vocab_size: text.tokenizer.vocab_size(), ..settings.engine.clone() };
-    let replicas = (0..settings.workers.num_replicas).map(|replica| {
-        let (path, workers) = (info.path.clone(), settings.workers.clone());
-        Ok((config.clone(), ProcessGroup::new(spawner.clone(), python.clone(), path, workers, replica)?))
+    let replicas = (0..workers.num_replicas).map(|replica| {
+        let (path, workers) = (info.path.clone(), workers.clone());
+        Ok((config.clone(), ProcessGroup::new(worker_spawner.clone(), path, workers, replica)?))
     });
     let replicas: Vec<_> = replicas.collect::<io::Result<_>>().map_err(ServeError::system("cannot start workers"))?;
     let engine = Engine::start_replicas(replicas);
@@ -170,6 +176,13 @@ async fn start_model(settings: &Settings, state: &AppState) -> Result<ServedMode
     let _ = state.serve(model.clone());
     engine.all_started().await.map_err(ServeError::Engine)?;
     Ok(model)
+}
+
+/// Those of all workers.
+fn environments(workers: &WorkerSettings) -> impl Iterator<Item = WorkerEnvironment> {
+    let WorkerSettings { num_replicas, num_shard, .. } = *workers;
+    let ranks = move |replica| (0..num_shard).map(move |rank| (replica, rank));
+    (0..num_replicas).flat_map(ranks).map(|(replica, rank)| WorkerEnvironment::of(workers, replica, rank))
 }
 
 async fn load_text(info: &ModelInfo, settings: &Settings) -> Result<ModelText, ServeError> {

@@ -94,6 +94,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) num_replicas: u32,
     pub(crate) num_shard: u32,
     pub(crate) num_threads: u32,
+    /// Whether workers are forked from a spare process.
+    pub(crate) spare_workers: bool,
     pub(crate) dtype: Option<String>,
     pub(crate) kv_cache_dtype: Option<String>,
     pub(crate) device: String,
@@ -225,6 +227,8 @@ fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
         num_replicas,
         num_shard,
         num_threads: args.workers.num_threads.unwrap_or((cores / num_shard / num_replicas).max(1)),
+        // What is forked from needs Linux's death signal: elsewhere it would outlive us.
+        spare_workers: cfg!(target_os = "linux") && !args.workers.disable_spare_worker,
         dtype: args.workers.dtype.clone(),
         kv_cache_dtype: args.workers.kv_cache_dtype.clone(),
         device: args.workers.device.clone(),

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use forebay_engine::{GroupError, GroupExit, Life, WorkerGroup};
@@ -16,16 +15,16 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::cores;
-use crate::process::{Spawner, child_command, describe_exit, kill_group};
 use crate::relay::{LastLines, relay};
 use crate::run_folder::RunFolder;
 use crate::settings::WorkerSettings;
+use crate::worker_process::{Pipes, WorkerEnvironment, WorkerProcess};
+use crate::worker_spawner::WorkerSpawner;
 
 /// A worker opens its socket before it loads weights; an interpreter that has not done so by then never will.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(120);
@@ -33,11 +32,6 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(120);
 const SOCKET_RETRY: Duration = Duration::from_millis(20);
 /// How long the last lines of a dead worker may take to be read.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
-/// The hub's keys: workers read local files.
-const HUB_SECRETS: [&str; 3] = ["HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
-
-/// Any of these says that the operator binds threads.
-const BINDING: [&str; 3] = ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"];
 
 /// One shard's configuration, field by field what `forebay_worker/config.py` reads.
 #[derive(Debug, Serialize)]
@@ -71,8 +65,7 @@ struct WorkerConfig<'a> {
 /// The processes of one tensor-parallel group.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup {
-    spawner: Spawner,
-    python: PathBuf,
+    spawner: WorkerSpawner,
     model_path: PathBuf,
     settings: WorkerSettings,
     replica: u32,
@@ -95,37 +88,13 @@ struct Shard {
 impl ProcessGroup {
     /// A group that is not started yet. Makes the folder for its sockets.
     pub(crate) fn new(
-        spawner: Spawner,
-        python: PathBuf,
+        spawner: WorkerSpawner,
         model_path: PathBuf,
         settings: WorkerSettings,
         replica: u32,
     ) -> io::Result<Self> {
         let folder = RunFolder::create()?;
-        Ok(Self { spawner, python, model_path, settings, replica, folder, shards: Vec::new() })
-    }
-
-    fn command(&self, rank: u32) -> Command {
-        let mut command = child_command(&self.python);
-        command
-            .args(["-m", "forebay_worker", "serve"])
-            // The team of threads that torch and the kernels share is sized from this at their first use.
-            .env("OMP_NUM_THREADS", self.settings.num_threads.to_string())
-            .env("PYTHONUNBUFFERED", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let WorkerSettings { num_replicas, num_shard, num_threads, .. } = self.settings;
-        let worker = self.replica * num_shard + rank;
-        if !BINDING.iter().any(|variable| std::env::var_os(variable).is_some())
-            && let Some(places) = cores::places(&cores::allowed(), worker, num_replicas * num_shard, num_threads)
-        {
-            command.env("OMP_PLACES", places).env("OMP_PROC_BIND", "true");
-        }
-        for variable in HUB_SECRETS {
-            command.env_remove(variable);
-        }
-        command
+        Ok(Self { spawner, model_path, settings, replica, folder, shards: Vec::new() })
     }
 
     fn config_line(&self, life: Life, rank: u32) -> serde_json::Result<String> {
@@ -171,9 +140,11 @@ impl ProcessGroup {
     async fn spawn_shards(&mut self, life: Life) -> Result<(), GroupError> {
         for rank in 0..self.settings.num_shard {
             let line = self.config_line(life, rank).map_err(|error| start_error(rank, &error))?;
-            let child = self.spawner.spawn(self.command(rank)).await.map_err(|error| start_error(rank, &error))?;
-            tracing::debug!(rank, life.incarnation, pid = child.id(), "worker started");
-            self.shards.push(Shard::watch(child, rank, self.log_source(rank), line));
+            let environment = WorkerEnvironment::of(&self.settings, self.replica, rank);
+            let started = self.spawner.start(&environment).await;
+            let (process, pipes) = started.map_err(|error| start_error(rank, &error))?;
+            tracing::debug!(rank, life.incarnation, pid = process.id(), "worker started");
+            self.shards.push(Shard::watch(process, pipes, rank, &self.log_source(rank), line));
         }
         Ok(())
     }
@@ -229,14 +200,15 @@ impl WorkerGroup for ProcessGroup {
 
 impl Shard {
     /// Hands the process over to a task that feeds, logs and reaps it.
-    fn watch(mut child: Child, rank: u32, log_source: String, config_line: String) -> Self {
+    fn watch(process: WorkerProcess, pipes: Pipes, rank: u32, log_source: &str, config_line: String) -> Self {
         let (exit_sender, exit) = watch::channel(None);
         let (alive, killed) = oneshot::channel();
         let last_lines = LastLines::default();
-        let relays = relay_outputs(&mut child, log_source, &last_lines);
+        let Pipes { stdin, stdout, stderr } = pipes;
+        let relays = relay_outputs(stdout, stderr, log_source, &last_lines);
         let watcher = tokio::spawn(async move {
-            let stdin = give_config(child.stdin.take(), config_line).await;
-            let reason = reap(child, killed).await;
+            let stdin = give_config(stdin, config_line).await;
+            let reason = process.reap(killed).await;
             drop(stdin);
             // A grandchild may hold the pipes open for longer.
             let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, relays).await;
@@ -280,33 +252,23 @@ fn died_message(exit: &GroupExit, last_lines: &LastLines) -> String {
 }
 
 /// Starts the tasks that log both pipes; resolves when both have ended.
-fn relay_outputs(child: &mut Child, source: String, last: &LastLines) -> impl Future<Output = ()> + Send + 'static {
-    let out = child.stdout.take().map(|pipe| tokio::spawn(relay(pipe, source.clone(), last.clone())));
-    let err = child.stderr.take().map(|pipe| tokio::spawn(relay(pipe, source, last.clone())));
+fn relay_outputs(
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    source: &str,
+    last: &LastLines,
+) -> impl Future<Output = ()> + Send + 'static {
+    let relays = [stdout, stderr].map(|pipe| tokio::spawn(relay(pipe, source.to_owned(), last.clone())));
     async move {
-        join_all(out.into_iter().chain(err)).await;
+        join_all(relays).await;
     }
 }
 
 /// Writes the first line and answers the pipe, to be held for the worker's life.
-async fn give_config(stdin: Option<ChildStdin>, line: String) -> Option<ChildStdin> {
-    let mut stdin = stdin?;
+async fn give_config(mut stdin: pipe::Sender, line: String) -> pipe::Sender {
     // A worker that is gone cannot read; its exit tells more than the broken pipe.
     let _ = stdin.write_all(line.as_bytes()).await;
-    let _ = stdin.flush().await;
-    Some(stdin)
-}
-
-/// Waits until the process is gone, by itself or because `killed` resolves, and says how it went.
-async fn reap(mut child: Child, killed: oneshot::Receiver<Infallible>) -> String {
-    let status = tokio::select! {
-        status = child.wait() => status,
-        _ = killed => {
-            kill_group(&child);
-            child.wait().await
-        }
-    };
-    describe_exit(status)
+    stdin
 }
 
 /// Tries until the worker listens.

@@ -31,7 +31,10 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A program that stands for Python: `model-info` succeeds, `serve` does what the test says.
+/// What the spare process does in a shell, which can receive no descriptors: refuse, and wait for the end.
+const SPARE: &str = "env > $NOTES/spare-env; read order; echo 'failed no room' >&0; echo $$ > $NOTES/spare; read order";
+
+/// A program that stands for Python: `model-info` succeeds, `spare` forks nothing, `serve` does what the test says.
 struct FakePython {
     folder: TempDir,
 }
@@ -42,7 +45,7 @@ impl FakePython {
         let folder = tempfile::tempdir().unwrap();
         let notes = folder.path().display();
         let script = format!(
-            "#!/bin/sh\nNOTES={notes}\ncase \"$3\" in\nmodel-info)\n{model_info}\n;;\nserve)\n{serve}\n;;\nesac\n"
+            "#!/bin/sh\nNOTES={notes}\ncase \"$3\" in\nmodel-info)\n{model_info}\n;;\nserve)\n{serve}\n;;\nspare)\n{SPARE}\n;;\nesac\n"
         );
         let path = folder.path().join("python");
         fs::write(&path, script).unwrap();
@@ -233,6 +236,28 @@ fn a_worker_gets_its_configuration_on_stdin_and_no_secret() {
     let environment = python.note("env");
     assert!(environment.contains("OMP_NUM_THREADS=3"), "{environment}");
     assert!(!environment.contains("sesame"), "{environment}");
+}
+
+#[test]
+fn a_worker_starts_by_itself_when_the_spare_process_forks_none() {
+    let python = FakePython::with_model("read line; echo \"$line\" > $NOTES/config; exec sleep 60");
+    let mut server = Running::start(&python, &[]);
+    let log = server.log_until("imports torch for itself");
+    assert!(log.contains("no room"), "{log}");
+    assert!(python.note("config").contains(r#""incarnation":1"#));
+    let environment = python.note("spare-env");
+    assert!(!environment.contains("sesame"), "{environment}");
+    let spare = python.note("spare");
+    server.signal("-KILL");
+    wait_until(|| !runs(&spare));
+}
+
+#[test]
+fn there_is_no_spare_process_when_it_is_disabled() {
+    let python = FakePython::with_model("echo $$ > $NOTES/pid; exec sleep 60");
+    let _server = Running::start(&python, &["--disable-spare-worker"]);
+    python.note("pid");
+    assert!(!python.folder.path().join("spare-env").exists());
 }
 
 #[test]
