@@ -9,24 +9,33 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 
+KINDS = {"anonymous": "Pss_Anon:", "files": "Pss_File:", "shared": "Pss_Shmem:"}
+"""What a process wrote itself (and shares with what it was forked from), mapped from files, or shares by name."""
+
 
 def pss_mib(pid: int) -> float:
-    """MiB of a process and all its descendants. Raises: OSError if the process is gone."""
-    return sum(_pss_kib(one) for one in _tree(pid)) / 1024
+    """MiB of a process and all its descendants. Raises: OSError if one is gone."""
+    return sum(sum(pss_by_kind_mib(one).values()) for one in (pid, *descendants(pid)))
 
 
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
+def pss_by_kind_mib(pid: int) -> dict[str, float]:
+    """MiB of one process, for each of `KINDS`. Raises: OSError if it is gone."""
+    lines = [line.split() for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]]
+    kib = {words[0]: int(words[1]) for words in lines}
+    return {kind: kib[field] / 1024 for kind, field in KINDS.items()}
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """All below a process, parents first."""
     for task in (_PROC / str(pid) / "task").iterdir():
         for child in (task / "children").read_text().split():
-            yield from _tree(int(child))
+            yield int(child)
+            yield from descendants(int(child))
 
 
-def _pss_kib(pid: int) -> int:
-    for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    raise OSError(f"`/proc/{pid}/smaps_rollup` has no Pss")
+def name_of(pid: int) -> str:
+    """What `ps` shows of a process."""
+    return (_PROC / str(pid) / "comm").read_text().rstrip()
 
 
 def pss_of_bare_torch_mib() -> float:

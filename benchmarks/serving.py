@@ -117,15 +117,20 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def ours(model: Path) -> Iterator[Server]:
-    """Run our server; yield it when it is ready."""
-    port = free_port()
-    command = [
+def ours_command(model: Path, port: int) -> list[str]:
+    """Our server's command line."""
+    return [
         str(ROOT / ".venv/bin/forebay"), "serve", "--model-id", str(model), "--hostname", "127.0.0.1",
         "--port", str(port), "--max-batch-size", str(SLOTS), "--max-total-tokens", str(SLOT_TOKENS),
         "--num-threads", str(THREADS),
     ]  # fmt: skip
+
+
+@contextmanager
+def ours(model: Path) -> Iterator[Server]:
+    """Run our server; yield it when it is ready."""
+    port = free_port()
+    command = ours_command(model, port)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             address = f"127.0.0.1:{port}"
