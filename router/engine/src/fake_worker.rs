@@ -130,6 +130,7 @@ pub fn engine_config() -> EngineConfig {
         run_ahead: 1,
         max_queued: 4096,
         max_queued_tokens: 1 << 24,
+        max_cached_tokens: None,
         max_total_tokens: None,
         max_plan_tokens: None,
         max_sequences: None,

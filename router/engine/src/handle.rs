@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub max_queued: u32,
     /// Prompt tokens that may wait.
     pub max_queued_tokens: u64,
+    /// Tokens that stay in the prefix tree while no request uses them; as many as fit if absent.
+    pub max_cached_tokens: Option<u32>,
     /// The operator's `--max-total-tokens`, if given.
     pub max_total_tokens: Option<u32>,
     /// Tokens one plan may compute, if the operator bounds it below the worker's own limit.

@@ -28,6 +28,7 @@ pub(crate) fn limits(info: &WorkerInfo, config: &EngineConfig) -> Limits {
     Limits {
         block_size: info.block_size,
         num_blocks: info.num_blocks,
+        max_cached_blocks: config.max_cached_tokens.map_or(u32::MAX, |tokens| tokens / info.block_size),
         max_sequences: info.max_sequences,
         max_plan_tokens: info.max_plan_tokens,
         run_ahead: info.run_ahead,

@@ -205,6 +205,10 @@ pub(crate) struct ScheduleArgs {
     /// Steps sent ahead of the one whose result is awaited.
     #[arg(long, env = "FOREBAY_RUN_AHEAD", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=3))]
     pub(crate) run_ahead: u32,
+    /// Tokens of requests that have ended whose KV stays cached, for prompts that begin alike; what the KV cache has
+    /// room for if not given. Memory of the cache is taken as it is used: a bound here keeps it low.
+    #[arg(long, env = "FOREBAY_PREFIX_CACHE_TOKENS", value_name = "N")]
+    pub(crate) prefix_cache_tokens: Option<u32>,
     /// Tokens a block of KV cache.
     #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) block_size: u32,

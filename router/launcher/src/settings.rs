@@ -281,6 +281,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
         run_ahead: args.schedule.run_ahead,
         max_queued: args.limits.max_concurrent_requests.saturating_mul(sequences_a_request).max(MAX_CHOICES),
         max_queued_tokens: args.limits.max_queued_tokens,
+        max_cached_tokens: args.schedule.prefix_cache_tokens,
         max_total_tokens: args.limits.max_total_tokens,
         max_plan_tokens: Some(workers.max_plan_tokens),
         max_sequences: Some(workers.max_sequences),

@@ -41,6 +41,7 @@ impl Bench {
             run_ahead: 1,
             max_draft_tokens: 0,
             max_queued: num_sequences,
+            max_cached_blocks: u32::MAX,
             max_queued_tokens: u64::MAX,
             max_total_tokens: 8_192,
         };

@@ -11,6 +11,7 @@ pub(crate) struct BlockManager {
     pool: BlockPool,
     cache: PrefixCache,
     block_size: usize,
+    max_cached_blocks: u32,
     num_evictions: u64,
 }
 
@@ -30,6 +31,7 @@ impl BlockManager {
             pool: BlockPool::new(limits.num_blocks),
             cache: PrefixCache::new(limits.num_blocks, limits.block_size),
             block_size: limits.block_size as usize,
+            max_cached_blocks: limits.max_cached_blocks,
             num_evictions: 0,
         }
     }
@@ -120,6 +122,17 @@ impl BlockManager {
     /// Whether the tree still holds `block` as `step` published it (it may have been evicted since).
     pub(crate) fn is_published(&self, block: BlockId, step: u64) -> bool {
         self.cache.contains(block) && self.cache.step_of(block) == step
+    }
+
+    /// Evicts what is cached beyond the bound and past its fence, oldest first, so that its memory is used again
+    /// before any that was never touched.
+    pub(crate) fn trim_cache(&mut self, clock: PlanClock) {
+        while self.cache.num_parked() > self.max_cached_blocks {
+            let Some(oldest) = self.cache.evictable(clock.answered).next() else { break };
+            self.cache.remove(oldest);
+            self.pool.fence(oldest, clock);
+            self.num_evictions += 1;
+        }
     }
 
     pub(crate) fn parent_of(&self, block: BlockId) -> BlockId {

@@ -7,6 +7,8 @@ pub struct Limits {
     pub block_size: u32,
     /// Blocks in the pool, the null block included; ids `1..num_blocks` are given out.
     pub num_blocks: u32,
+    /// Blocks that stay in the prefix tree while nobody holds them; more than there are: no bound.
+    pub max_cached_blocks: u32,
     /// Slots: sequences that may be in a plan at once.
     pub max_sequences: u32,
     /// Tokens one plan may compute.

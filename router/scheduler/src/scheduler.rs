@@ -171,6 +171,8 @@ impl Scheduler {
     pub fn apply(&mut self, result: &StepResult, now: Time, events: &mut Vec<Event>) -> Result<(), ResultError> {
         self.take_result(result, events)?;
         self.expire(now, events);
+        // Not where blocks are released: a plan in the making may just have found them.
+        self.blocks.trim_cache(self.clock);
         Ok(())
     }
 

@@ -45,6 +45,36 @@ fn generated_tokens_are_found_by_the_next_turn_of_a_conversation() {
 }
 
 #[test]
+fn beyond_the_bound_the_oldest_cached_blocks_are_given_out_again_before_new_ones() {
+    let mut rig = Rig::new(Limits { max_cached_blocks: 2, run_ahead: 0, ..limits() });
+    for id in 1..=3 {
+        rig.submit(request(u64::from(id), prompt(id, 8), 1));
+        rig.run();
+        assert!(rig.scheduler.stats().blocks_cached <= 2);
+    }
+    let stats = rig.scheduler.stats();
+    assert_eq!((stats.evictions, stats.blocks_free), (4, 13));
+    // What is left is the newest, and its blocks are the first ones.
+    rig.submit(request(4, prompt(3, 8), 1));
+    rig.submit(request(5, prompt(1, 8), 1));
+    let plan = rig.step();
+    assert_eq!(new_of(&plan, 4).num_computed_tokens, 4);
+    assert_eq!(new_of(&plan, 5).num_computed_tokens, 0);
+    assert!(plan.new_sequences.iter().flat_map(|new| &new.block_ids).all(|&block| block <= 5));
+}
+
+#[test]
+fn a_bound_of_nothing_still_lets_requests_share_that_run_side_by_side() {
+    let mut rig = Rig::new(Limits { max_cached_blocks: 0, ..limits() });
+    rig.submit(request(1, prompt(1, 9), 4));
+    rig.step();
+    rig.submit(request(2, prompt(1, 9), 1));
+    assert_eq!(new_of(&rig.step(), 2).num_computed_tokens, 8);
+    rig.run();
+    assert_eq!(rig.scheduler.stats().blocks_cached, 0);
+}
+
+#[test]
 fn unequal_salts_share_nothing() {
     let mut rig = Rig::new(limits());
     rig.submit(request(1, prompt(1, 9), 1));

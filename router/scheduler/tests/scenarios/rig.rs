@@ -13,6 +13,7 @@ pub(crate) fn limits() -> Limits {
     Limits {
         block_size: 4,
         num_blocks: 16,
+        max_cached_blocks: u32::MAX,
         max_sequences: 4,
         max_plan_tokens: 16,
         run_ahead: 1,

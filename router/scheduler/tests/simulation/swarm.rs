@@ -163,6 +163,7 @@ fn draw_limits(rng: &mut Rng) -> Limits {
     Limits {
         block_size: block_size as u32,
         num_blocks: num_blocks as u32,
+        max_cached_blocks: if num_blocks % 8 == 0 { block_size as u32 } else { u32::MAX },
         max_sequences: max_sequences as u32,
         max_plan_tokens: (max_sequences + spare_tokens) as u32,
         run_ahead: rng.below(4) as u32,
