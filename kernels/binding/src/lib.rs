@@ -40,7 +40,7 @@ mod _native {
     #[pymodule_export]
     use crate::sampling_noise::{argmax, gumbel_argmax, token_logprobs};
     #[pymodule_export]
-    use crate::sublayers::{AttentionSublayer, MlpSublayer};
+    use crate::sublayers::{AttentionSublayer, MlpSublayer, Sublayers};
     #[pymodule_export]
     use crate::truncation::{kth_largest, mass_window, mean_logit};
 }

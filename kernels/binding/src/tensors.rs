@@ -450,6 +450,29 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// Refuses tensors to write that share memory with each other or with ones to read; the latter may share theirs.
+pub(crate) fn refuse_overlaps<'t, 'a: 't>(
+    written: impl Iterator<Item = &'t Tensor<'a>>,
+    read: impl Iterator<Item = &'t Tensor<'a>>,
+) -> PyResult<()> {
+    let mut all: Vec<(&Tensor<'_>, bool)> =
+        written.map(|tensor| (tensor, true)).chain(read.map(|tensor| (tensor, false))).collect();
+    all.sort_unstable_by_key(|(tensor, _)| tensor.byte_range().0);
+    // Those that reach furthest of what begins before: of all, and of the ones to write.
+    let (mut furthest, mut furthest_written): (Option<&Tensor<'_>>, Option<&Tensor<'_>>) = (None, None);
+    for (tensor, is_written) in all {
+        if let Some(before) = if is_written { furthest } else { furthest_written } {
+            tensor.refuse_shared_memory(before)?;
+        }
+        for (last, counts) in [(&mut furthest, true), (&mut furthest_written, is_written)] {
+            if counts && last.is_none_or(|last| last.byte_range().1 < tensor.byte_range().1) {
+                *last = Some(tensor);
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Display for Tensor<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?}", self.sizes())

@@ -144,7 +144,7 @@ pub fn paged_attention<Q: Float, C: Float>(
         return Err(KernelError::Count { name: "out", expected: q.num_rows() * q.row_length(), got: out.len() });
     }
     let schedule = Schedule::new(batch, cache, q.row_length(), scoring);
-    let mut partials = schedule.partials();
+    let mut partials = vec![0.0; schedule.num_partials()];
     let call = Call {
         q,
         cache: *cache,
@@ -247,11 +247,10 @@ impl Schedule {
         if self.pieces.is_empty() { 0 } else { self.tiles.len() }
     }
 
-    /// Room for what [`Call::merge`] merges.
-    pub(crate) fn partials(&self) -> Vec<f32> {
-        let num_floats =
-            |piece: &Piece| piece.start + Partial::num_floats(self.tiles[piece.tile].num_rows, self.head_dim);
-        vec![0.0; self.pieces.last().map_or(0, num_floats)]
+    /// Floats that [`Call::merge`] merges.
+    pub(crate) fn num_partials(&self) -> usize {
+        let end = |piece: &Piece| piece.start + Partial::num_floats(self.tiles[piece.tile].num_rows, self.head_dim);
+        self.pieces.last().map_or(0, end)
     }
 }
 

@@ -1,16 +1,19 @@
-//! Halves of a decoder layer, each in one parallel region: all that lies between two sums over shards.
+//! Halves of decoder layers, as many as follow each other without a sum over shards, in one parallel region.
 //!
-//! Each gives what the ops that it is made of give one after another, to the bit. What it saves is their calls, their
-//! regions, and the second thread's wait while small ops run on one.
+//! They give what the ops that they are made of give one after another, to the bit. What this saves is calls, regions,
+//! and the second thread's wait while small ops run on one.
 
 mod attention;
 mod mlp;
+mod run;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{AttentionInputs, AttentionWeights, attention_sublayer};
-pub use mlp::{MlpWeights, mlp_sublayer};
+pub use attention::{AttentionLayer, AttentionWeights};
+pub use mlp::MlpWeights;
+pub use run::{Half, OutputStep, Sublayer, run_sublayers};
 
+use crate::paged_attention::AttentionBatch;
 use crate::quantized_linear::{ActivationBuffers, BLOCK, BlockSource, MAX_TILE_ROWS, QuantizedActivations};
 use crate::rms_norm::RmsNorm;
 use crate::threads::{SharedOutput, max_threads};
@@ -21,26 +24,23 @@ use std::ops::Range;
 /// Less work than this is not worth a task of its own inside a region.
 const MIN_NANOSECONDS_PER_TASK: usize = 500;
 
-/// Rows that enter a sublayer.
+/// Rows that enter the first half.
 pub struct Stream<'a> {
     /// What is to be added to the residual stream, or is all of it.
     pub x: Rows<'a, f32>,
-    /// The stream so far, of x's shape, and contiguous room for the sum.
-    pub residual: Option<(Rows<'a, f32>, &'a mut [f32])>,
+    /// The stream so far, of x's shape.
+    pub residual: Option<Rows<'a, f32>>,
 }
 
-impl Stream<'_> {
-    fn check(&self, width: usize, norm: RmsNorm<'_>) -> Result<(), KernelError> {
-        let num_rows = self.x.num_rows();
-        check_length("x", width, self.x.row_length())?;
-        check_count("norm_weight", width, norm.weight.len())?;
-        if let Some((residual, sum)) = &self.residual {
-            check_length("residual", width, residual.row_length())?;
-            check_count("residual", num_rows, residual.num_rows())?;
-            check_count("sum", num_rows * width, sum.len())?;
-        }
-        Ok(())
-    }
+/// What a step brings to the attention of all layers; a row of the stream is a token.
+#[derive(Debug, Clone, Copy)]
+pub struct StepTokens<'a> {
+    /// Each token's row of the tables of angles.
+    pub positions: &'a [i64],
+    /// Each token's slot; negative: not written to the cache. Of two tokens with one slot the later wins.
+    pub slot_mapping: &'a [i64],
+    /// The sequences.
+    pub batch: AttentionBatch<'a>,
 }
 
 fn check_length(name: &'static str, expected: usize, got: usize) -> Result<(), KernelError> {
@@ -54,14 +54,67 @@ fn check_count(name: &'static str, expected: usize, got: usize) -> Result<(), Ke
 /// The calling thread's buffers, kept from call to call.
 #[derive(Default)]
 struct Workspace {
-    /// The normalized rows, quantized.
     input: ActivationBuffers,
-    /// What the first product gives.
     middle: Vec<f32>,
-    /// What attention gives.
     attended: Vec<f32>,
-    /// What the second product takes, quantized.
+    partials: Vec<f32>,
     output: ActivationBuffers,
+    sum: Vec<f32>,
+}
+
+/// Elements that each buffer of a workspace must have room for, a row or in all.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sizes {
+    input_columns: usize,
+    middle_columns: usize,
+    attended_columns: usize,
+    num_partials: usize,
+    output_columns: usize,
+}
+
+impl Sizes {
+    fn largest(self, other: Self) -> Self {
+        Self {
+            input_columns: self.input_columns.max(other.input_columns),
+            middle_columns: self.middle_columns.max(other.middle_columns),
+            attended_columns: self.attended_columns.max(other.attended_columns),
+            num_partials: self.num_partials.max(other.num_partials),
+            output_columns: self.output_columns.max(other.output_columns),
+        }
+    }
+}
+
+/// A workspace's buffers, which all halves of a call use one after the other.
+#[derive(Clone, Copy)]
+struct Buffers<'a> {
+    /// The normalized rows, quantized.
+    input: QuantizedActivations<'a>,
+    /// What the first product gives.
+    middle: SharedOutput<'a, f32>,
+    /// What attention gives.
+    attended: SharedOutput<'a, f32>,
+    /// What attention merges.
+    partials: SharedOutput<'a, f32>,
+    /// What the second product takes, quantized.
+    output: QuantizedActivations<'a>,
+}
+
+impl Workspace {
+    /// The buffers, whose contents are anything yet, and a sum of the stream.
+    fn buffers(&mut self, num_rows: usize, width: usize, sizes: Sizes) -> (Buffers<'_>, SharedOutput<'_, f32>) {
+        self.middle.resize(num_rows * sizes.middle_columns, 0.0);
+        self.attended.resize(num_rows * sizes.attended_columns, 0.0);
+        self.partials.resize(sizes.num_partials, 0.0);
+        self.sum.resize(num_rows * width, 0.0);
+        let buffers = Buffers {
+            input: self.input.rows(num_rows, sizes.input_columns),
+            middle: SharedOutput::new(&mut self.middle),
+            attended: SharedOutput::new(&mut self.attended),
+            partials: SharedOutput::new(&mut self.partials),
+            output: self.output.rows(num_rows, sizes.output_columns),
+        };
+        (buffers, SharedOutput::new(&mut self.sum))
+    }
 }
 
 thread_local! {
@@ -97,10 +150,38 @@ impl TileTasks {
     }
 }
 
-/// The phase that sums, normalizes and quantizes what enters a sublayer.
+/// Rows of the stream: given from outside, or made by an earlier phase (contiguous, of that width).
+#[derive(Clone, Copy)]
+enum StreamRows<'a> {
+    Given(Rows<'a, f32>),
+    Made(SharedOutput<'a, f32>, usize),
+}
+
+impl StreamRows<'_> {
+    /// # Safety
+    /// The row is made, and nobody writes it while it is in use.
+    #[allow(unsafe_code)]
+    unsafe fn row(&self, row: usize) -> &[f32] {
+        match self {
+            Self::Given(rows) => rows.row(row),
+            // SAFETY: the caller's promise.
+            Self::Made(rows, width) => unsafe { rows.read(row * width, *width) },
+        }
+    }
+}
+
+/// What enters a half: rows, the residual that they are to be added to, and where the sum goes.
+#[derive(Clone, Copy)]
+struct Inflow<'a> {
+    num_rows: usize,
+    width: usize,
+    x: StreamRows<'a>,
+    residual: Option<(StreamRows<'a>, SharedOutput<'a, f32>)>,
+}
+
+/// The phase that sums, normalizes and quantizes what enters a half.
 struct NormedRows<'a> {
-    x: Rows<'a, f32>,
-    residual: Option<(Rows<'a, f32>, SharedOutput<'a, f32>)>,
+    inflow: Inflow<'a>,
     norm: RmsNorm<'a>,
     quantized: QuantizedActivations<'a>,
     tasks: TileTasks,
@@ -108,34 +189,35 @@ struct NormedRows<'a> {
 }
 
 impl<'a> NormedRows<'a> {
-    fn new(stream: Stream<'a>, norm: RmsNorm<'a>, quantized: QuantizedActivations<'a>, set: InstructionSet) -> Self {
-        let Stream { x, residual } = stream;
-        let residual = residual.map(|(residual, sum)| (residual, SharedOutput::new(sum)));
+    fn new(inflow: Inflow<'a>, norm: RmsNorm<'a>, quantized: QuantizedActivations<'a>, set: InstructionSet) -> Self {
         // One thread sums, normalizes and quantizes about 3 values a nanosecond.
-        let tasks = TileTasks::new(&quantized, x.num_rows() * x.row_length() / 3);
-        Self { x, residual, norm, quantized, tasks, set }
+        let tasks = TileTasks::new(&quantized, inflow.num_rows * inflow.width / 3);
+        Self { inflow, norm, quantized, tasks, set }
     }
 
     /// Each task normalizes its tile's rows whole, and quantizes and stores its own columns of them.
     ///
     /// # Safety
-    /// Nobody else uses the sums or the quantized rows during this phase.
+    /// What enters is made, and nobody else uses the sums or the quantized rows during this phase.
     #[allow(unsafe_code)]
     unsafe fn run(&self, task: usize) {
         let (tile, blocks) = self.tasks.of(task);
-        let width = self.x.row_length();
+        let width = self.inflow.width;
         let rows = self.quantized.tile_rows(tile);
         NORMED.with_borrow_mut(|normed| {
             normed.resize(MAX_TILE_ROWS * width, 0.0);
             for (row, normed) in rows.clone().zip(normed.chunks_exact_mut(width)) {
                 let columns = blocks.start * BLOCK..blocks.end * BLOCK;
-                let sum = self.residual.as_ref().map(|(residual, sum)| {
-                    // SAFETY: a row's columns are in one task.
-                    (residual.row(row), unsafe { sum.part(row * width + columns.start, columns.len()) })
-                });
+                // SAFETY: the caller's promise; a row's columns are in one task.
+                let (x, sum) = unsafe {
+                    let sum = self.inflow.residual.as_ref().map(|(residual, sum)| {
+                        (residual.row(row), sum.part(row * width + columns.start, columns.len()))
+                    });
+                    (self.inflow.x.row(row), sum)
+                };
                 self.set.vectorize(
                     #[inline(always)]
-                    || normalize(self.x.row(row), sum, columns, self.norm, normed),
+                    || normalize(x, sum, columns, self.norm, normed),
                 );
             }
             let source = TileRows { first_row: rows.start, rows: Rows::contiguous(normed, width) };

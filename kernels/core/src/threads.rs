@@ -8,7 +8,7 @@ mod phases;
 mod pool;
 mod shared_output;
 
-pub(crate) use phases::{Phase, parallel_phases};
+pub(crate) use phases::{Abandoned, Member, Phase, parallel_phases, parallel_region};
 pub(crate) use shared_output::SharedOutput;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -8,6 +8,7 @@ __all__ = [
     "Bf16Weight",
     "MlpSublayer",
     "PackedWeight",
+    "Sublayers",
     "activation",
     "argmax",
     "bf16_embedding",
@@ -95,6 +96,23 @@ class AttentionSublayer:
         block_tables: Tensor,
         context_lens: Tensor,
         cu_seqlens_q: Tensor,
+    ) -> tuple[Tensor, Tensor]: ...
+
+@final
+class Sublayers:
+    def __new__(
+        cls, halves: Sequence[tuple[AttentionSublayer | MlpSublayer, Tensor | None, float, float | None]]
+    ) -> Sublayers: ...
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        positions: Tensor,
+        slot_mapping: Tensor,
+        block_tables: Tensor,
+        context_lens: Tensor,
+        cu_seqlens_q: Tensor,
+        memory: Sequence[tuple[Tensor, Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]: ...
 
 def native_info() -> _NativeInfo: ...

@@ -135,6 +135,13 @@ pub(crate) struct ActivationTile<'a> {
 
 #[allow(unsafe_code)]
 impl<'a> QuantizedActivations<'a> {
+    /// The same room for as many rows of no more columns.
+    pub(crate) fn of_columns(self, num_columns: usize) -> Self {
+        let num_blocks = num_columns / BLOCK;
+        assert!(num_blocks <= self.num_blocks, "{num_blocks} blocks in room for {}", self.num_blocks);
+        Self { num_blocks, ..self }
+    }
+
     pub(crate) fn num_rows(&self) -> usize {
         self.num_rows
     }

@@ -1,11 +1,11 @@
 //! `output(attention(rotary(qkv(norm(h)))))` with `h = x + residual`, keys and values written to the paged cache.
 
-use super::{NormedRows, Stream, TileTasks, WORKSPACE, check_count, check_length};
-use crate::paged_attention::{self, AttentionBatch, Call, PagedCache, Schedule, Scoring};
+use super::{Buffers, Inflow, NormedRows, Sizes, StepTokens, TileTasks, check_count, check_length};
+use crate::paged_attention::{self, Call, PagedCache, Schedule, Scoring};
 use crate::quantized_linear::{PackedWeight, Product, QuantizedActivations};
 use crate::rms_norm::RmsNorm;
 use crate::rotary::{self, CacheMut, KvWriter, RotaryTable, has_repeats};
-use crate::threads::{Phase, SharedOutput, parallel_phases, run_length, threads_for};
+use crate::threads::{Abandoned, Member, SharedOutput, run_length, threads_for};
 use crate::{Float, InstructionSet, KernelError, Rows};
 
 /// What is fixed of one layer.
@@ -25,92 +25,138 @@ pub struct AttentionWeights<'a> {
     pub scoring: Scoring,
 }
 
-/// What a step brings; a row of the stream is a token.
-pub struct AttentionInputs<'a, C> {
-    /// What enters.
-    pub stream: Stream<'a>,
-    /// Angles.
-    pub table: RotaryTable<'a>,
-    /// Each token's row of the table.
-    pub positions: &'a [i64],
-    /// Each token's slot; negative: not written to the cache.
-    pub slot_mapping: &'a [i64],
-    /// Where keys and values go, and are read from.
-    pub cache: CacheMut<'a, C>,
-    /// The sequences.
-    pub batch: AttentionBatch<'a>,
+impl AttentionWeights<'_> {
+    /// Elements a row of the queries.
+    fn query_width(&self) -> usize {
+        self.output.num_columns()
+    }
+
+    fn check(&self, [_, num_kv_heads, _, head_dim]: [usize; 4]) -> Result<(), KernelError> {
+        check_count("norm_weight", self.qkv.num_columns(), self.norm.weight.len())?;
+        check_count("qkv", self.query_width() + 2 * num_kv_heads * head_dim, self.qkv.num_rows())?;
+        if let Some(bias) = self.qkv_bias {
+            check_count("qkv_bias", self.qkv.num_rows(), bias.len())?;
+        }
+        self.head_norms.iter().flatten().try_for_each(|norm| check_length("head_norms", head_dim, norm.weight.len()))
+    }
 }
 
-/// Computes one attention sublayer: `out` is contiguous `[tokens, output.num_rows()]`, wholly overwritten.
-///
-/// Equal to `rms_norm`, `quantized_linear`, the bias, the heads' norms, `rotary_write_kv`, `paged_attention` and
-/// `quantized_linear` to the bit. Of two tokens with one slot the later wins.
-pub fn attention_sublayer<C: Float>(
-    inputs: AttentionInputs<'_, C>,
-    weights: AttentionWeights<'_>,
-    out: &mut [f32],
-    set: InstructionSet,
-) -> Result<(), KernelError> {
-    inputs.check(&weights, out.len())?;
-    let AttentionInputs { stream, table, positions, slot_mapping, cache, batch } = inputs;
-    let num_tokens = positions.len();
-    let query_width = weights.output.num_columns();
-    let schedule = {
-        let cache = PagedCache::new(cache.keys, cache.values, cache.shape)?;
-        paged_attention::check(num_tokens, query_width, &cache, &batch, weights.scoring)?;
-        Schedule::new(&batch, &cache, query_width, weights.scoring)
-    };
-    let mut partials = schedule.partials();
-    WORKSPACE.with_borrow_mut(|workspace| {
-        workspace.middle.resize(num_tokens * weights.qkv.num_rows(), 0.0);
-        workspace.attended.resize(num_tokens * query_width, 0.0);
-        let qkv_out = SharedOutput::new(&mut workspace.middle);
-        let input = workspace.input.rows(num_tokens, weights.qkv.num_columns());
-        let quantized = workspace.output.rows(num_tokens, query_width);
-        let norm = NormedRows::new(stream, weights.norm, input, set);
-        let qkv = Product::new(input, weights.qkv, qkv_out, set);
+/// One layer's attention, and what it reads and writes beside the stream.
+pub struct AttentionLayer<'a, C> {
+    /// Its weights.
+    pub weights: AttentionWeights<'a>,
+    /// Angles of each position.
+    pub table: RotaryTable<'a>,
+    /// Where keys and values go, and are read from.
+    pub cache: CacheMut<'a, C>,
+}
+
+impl<C> AttentionLayer<'_, C> {
+    /// Refuses what does not fit together, or points outside of table and cache.
+    pub(super) fn check(&self, tokens: &StepTokens<'_>) -> Result<(), KernelError> {
+        let [num_blocks, _, block_size, head_dim] = self.cache.shape;
+        self.weights.check(self.cache.shape)?;
+        check_count("slot_mapping", tokens.positions.len(), tokens.slot_mapping.len())?;
+        rotary::check_places(self.table, head_dim, tokens.positions, tokens.slot_mapping, num_blocks * block_size)?;
+        let cache = PagedCache::new(self.cache.keys, self.cache.values, self.cache.shape)?;
+        let (num_tokens, query_width) = (tokens.positions.len(), self.weights.query_width());
+        paged_attention::check(num_tokens, query_width, &cache, &tokens.batch, self.weights.scoring)
+    }
+
+    /// How its attention is cut into tasks.
+    pub(super) fn schedule(&self, tokens: &StepTokens<'_>) -> Result<Schedule, KernelError> {
+        let cache = PagedCache::new(self.cache.keys, self.cache.values, self.cache.shape)?;
+        Ok(Schedule::new(&tokens.batch, &cache, self.weights.query_width(), self.weights.scoring))
+    }
+
+    /// Layers that agree in this have the same schedule.
+    pub(super) fn schedule_key(&self) -> ([usize; 3], usize, Option<usize>) {
+        let [_, num_kv_heads, block_size, head_dim] = self.cache.shape;
+        ([num_kv_heads, block_size, head_dim], self.weights.query_width(), self.weights.scoring.window)
+    }
+
+    pub(super) fn sizes(&self, schedule: &Schedule) -> Sizes {
+        Sizes {
+            input_columns: self.weights.qkv.num_columns(),
+            middle_columns: self.weights.qkv.num_rows(),
+            attended_columns: self.weights.query_width(),
+            num_partials: schedule.num_partials(),
+            output_columns: self.weights.query_width(),
+        }
+    }
+}
+
+/// A layer's attention cut into phases.
+pub(super) struct AttentionPhases<'a, C> {
+    norm: NormedRows<'a>,
+    qkv: Product<'a>,
+    heads: Heads<'a, C>,
+    output: Product<'a>,
+}
+
+#[allow(unsafe_code)]
+impl<'a, C: Float> AttentionPhases<'a, C> {
+    pub(super) const NUM_PHASES: usize = 7;
+
+    /// `layer` is checked with `tokens`; `out`: `[tokens, weights.output.num_rows()]`.
+    pub(super) fn new(
+        layer: AttentionLayer<'a, C>,
+        tokens: StepTokens<'a>,
+        schedule: &'a Schedule,
+        (inflow, out): (Inflow<'a>, SharedOutput<'a, f32>),
+        buffers: Buffers<'a>,
+        set: InstructionSet,
+    ) -> Self {
+        let AttentionLayer { weights, table, cache } = layer;
+        let num_tokens = inflow.num_rows;
+        let input = buffers.input.of_columns(weights.qkv.num_columns());
+        let quantized = buffers.output.of_columns(weights.query_width());
         let heads = Heads {
-            qkv: qkv_out,
+            qkv: buffers.middle,
             weights,
             writer: KvWriter::new(table, cache, set),
-            positions,
-            slot_mapping,
+            tokens,
             // One thread turns and writes about 4 values a nanosecond.
-            tokens_per_task: if has_repeats(slot_mapping) {
+            tokens_per_task: if has_repeats(tokens.slot_mapping) {
                 num_tokens
             } else {
                 run_length(num_tokens, threads_for(num_tokens * weights.qkv.num_rows() / 4))
             },
-            batch,
-            schedule: &schedule,
-            partials: SharedOutput::new(&mut partials),
-            attended: SharedOutput::new(&mut workspace.attended),
+            schedule,
+            partials: buffers.partials,
+            attended: buffers.attended,
             quantized,
-            tasks: TileTasks::new(&quantized, num_tokens * query_width / 4),
+            tasks: TileTasks::new(&quantized, num_tokens * weights.query_width() / 4),
             set,
         };
-        let output = Product::new(quantized, weights.output, SharedOutput::new(out), set);
-        heads.run(&norm, &qkv, &output);
-    });
-    Ok(())
-}
+        Self {
+            norm: NormedRows::new(inflow, weights.norm, input, set),
+            qkv: Product::new(input, weights.qkv, buffers.middle, set),
+            heads,
+            output: Product::new(quantized, weights.output, out, set),
+        }
+    }
 
-impl<C> AttentionInputs<'_, C> {
-    fn check(&self, weights: &AttentionWeights<'_>, out_length: usize) -> Result<(), KernelError> {
-        let [num_blocks, num_kv_heads, block_size, head_dim] = self.cache.shape;
-        let (num_tokens, query_width) = (self.positions.len(), weights.output.num_columns());
-        self.stream.check(weights.qkv.num_columns(), weights.norm)?;
-        check_count("x", num_tokens, self.stream.x.num_rows())?;
-        check_count("slot_mapping", num_tokens, self.slot_mapping.len())?;
-        check_count("out", num_tokens * weights.output.num_rows(), out_length)?;
-        check_count("qkv", query_width + 2 * num_kv_heads * head_dim, weights.qkv.num_rows())?;
-        if let Some(bias) = weights.qkv_bias {
-            check_count("qkv_bias", weights.qkv.num_rows(), bias.len())?;
+    /// About how long one thread takes.
+    pub(super) fn nanoseconds(&self) -> usize {
+        self.qkv.nanoseconds() + self.heads.schedule.nanoseconds() + self.output.nanoseconds()
+    }
+
+    /// # Safety
+    /// What enters is made by an earlier phase or given; nobody else uses the buffers, the cache or `out` meanwhile.
+    pub(super) unsafe fn run(&self, member: &mut Member<'_>) -> Result<(), Abandoned> {
+        let (norm, heads, schedule) = (&self.norm, &self.heads, self.heads.schedule);
+        let num_writes = heads.tokens.positions.len().div_ceil(heads.tokens_per_task.max(1));
+        // SAFETY: each phase reads what those before it have written, and the tasks of a phase write disjoint parts.
+        unsafe {
+            member.run(norm.tasks.num_tasks(), |task| norm.run(task))?;
+            member.run(self.qkv.num_tasks(), |task| self.qkv.run(task))?;
+            member.run(num_writes, |task| heads.write(task))?;
+            member.run(schedule.num_tasks(), |task| heads.call().attend(task))?;
+            member.run(schedule.num_merges(), |task| heads.call().merge(task))?;
+            member.run(heads.tasks.num_tasks(), |task| heads.quantize(task))?;
+            member.run(self.output.num_tasks(), |task| self.output.run(task))
         }
-        for norm in weights.head_norms.iter().flatten() {
-            check_length("head_norms", head_dim, norm.weight.len())?;
-        }
-        rotary::check_places(self.table, head_dim, self.positions, self.slot_mapping, num_blocks * block_size)
     }
 }
 
@@ -119,10 +165,8 @@ struct Heads<'a, C> {
     qkv: SharedOutput<'a, f32>,
     weights: AttentionWeights<'a>,
     writer: KvWriter<'a, C>,
-    positions: &'a [i64],
-    slot_mapping: &'a [i64],
+    tokens: StepTokens<'a>,
     tokens_per_task: usize,
-    batch: AttentionBatch<'a>,
     schedule: &'a Schedule,
     partials: SharedOutput<'a, f32>,
     attended: SharedOutput<'a, f32>,
@@ -133,32 +177,6 @@ struct Heads<'a, C> {
 
 #[allow(unsafe_code)]
 impl<C: Float> Heads<'_, C> {
-    fn run(&self, norm: &NormedRows<'_>, qkv: &Product<'_>, output: &Product<'_>) {
-        let nanoseconds = qkv.nanoseconds() + self.schedule.nanoseconds() + output.nanoseconds();
-        // SAFETY: each phase reads what those before it have written, and the tasks of a phase write disjoint parts.
-        let (norm_task, qkv_task, write_task) =
-            (|task| unsafe { norm.run(task) }, |task| unsafe { qkv.run(task) }, |task| unsafe { self.write(task) });
-        // SAFETY: as above.
-        let (attend_task, merge_task, quantize_task, output_task) = (
-            |task| unsafe { self.call().attend(task) },
-            |task| unsafe { self.call().merge(task) },
-            |task| unsafe { self.quantize(task) },
-            |task| unsafe { output.run(task) },
-        );
-        parallel_phases(
-            threads_for(nanoseconds),
-            &[
-                Phase { num_tasks: norm.tasks.num_tasks(), task: &norm_task },
-                Phase { num_tasks: qkv.num_tasks(), task: &qkv_task },
-                Phase { num_tasks: self.positions.len().div_ceil(self.tokens_per_task.max(1)), task: &write_task },
-                Phase { num_tasks: self.schedule.num_tasks(), task: &attend_task },
-                Phase { num_tasks: self.schedule.num_merges(), task: &merge_task },
-                Phase { num_tasks: self.tasks.num_tasks(), task: &quantize_task },
-                Phase { num_tasks: output.num_tasks(), task: &output_task },
-            ],
-        );
-    }
-
     /// Adds the bias, normalizes and turns heads, and writes keys and values of some tokens.
     ///
     /// # Safety
@@ -166,7 +184,8 @@ impl<C: Float> Heads<'_, C> {
     unsafe fn write(&self, task: usize) {
         let (width, query_width) = (self.weights.qkv.num_rows(), self.weights.output.num_columns());
         let first = task * self.tokens_per_task;
-        for token in first..self.positions.len().min(first + self.tokens_per_task) {
+        for token in first..self.tokens.positions.len().min(first + self.tokens_per_task) {
+            let (position, slot) = (self.tokens.positions[token], self.tokens.slot_mapping[token]);
             // SAFETY: a token is in one task.
             let row = unsafe { self.qkv.part(token * width, width) };
             if let Some(bias) = self.weights.qkv_bias {
@@ -184,7 +203,7 @@ impl<C: Float> Heads<'_, C> {
                 );
             }
             // SAFETY: slots are distinct, or one task has all tokens.
-            unsafe { self.writer.write(query, key, value, self.positions[token], self.slot_mapping[token]) };
+            unsafe { self.writer.write(query, key, value, position, slot) };
         }
     }
 
@@ -196,15 +215,15 @@ impl<C: Float> Heads<'_, C> {
         // SAFETY: the caller's promise.
         let (qkv, keys, values) = unsafe {
             (
-                self.qkv.read(0, self.positions.len() * width),
+                self.qkv.read(0, self.tokens.positions.len() * width),
                 self.writer.keys.read(0, cache_length),
                 self.writer.values.read(0, cache_length),
             )
         };
         Call {
-            q: Rows::of(qkv, self.positions.len(), query_width, width),
+            q: Rows::of(qkv, self.tokens.positions.len(), query_width, width),
             cache: PagedCache::of(keys, values, self.writer.shape),
-            batch: self.batch,
+            batch: self.tokens.batch,
             scoring: self.weights.scoring,
             schedule: self.schedule,
             partials: self.partials,
@@ -219,7 +238,7 @@ impl<C: Float> Heads<'_, C> {
         let (tile, blocks) = self.tasks.of(task);
         let width = self.weights.output.num_columns();
         // SAFETY: the caller's promise.
-        let attended = unsafe { self.attended.read(0, self.positions.len() * width) };
+        let attended = unsafe { self.attended.read(0, self.tokens.positions.len() * width) };
         // SAFETY: a tile's blocks are in one task.
         unsafe { self.quantized.quantize(tile, blocks, &Rows::contiguous(attended, width), self.set) };
     }

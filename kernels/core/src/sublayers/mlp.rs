@@ -1,10 +1,10 @@
 //! `down(activation(gate(norm(h))) * up(norm(h)))` with `h = x + residual`.
 
-use super::{NormedRows, Stream, TileTasks, WORKSPACE, check_count};
+use super::{Buffers, Inflow, NormedRows, Sizes, TileTasks, check_count};
 use crate::activation::{Activation, gelu, gelu_tanh, silu};
 use crate::quantized_linear::{BLOCK, BlockSource, PackedWeight, Product, QuantizedActivations};
 use crate::rms_norm::RmsNorm;
-use crate::threads::{Phase, SharedOutput, parallel_phases, threads_for};
+use crate::threads::{Abandoned, Member, SharedOutput};
 use crate::{InstructionSet, KernelError};
 
 /// What is fixed of one layer.
@@ -23,56 +23,70 @@ pub struct MlpWeights<'a> {
 }
 
 impl MlpWeights<'_> {
-    fn check(&self) -> Result<(), KernelError> {
+    pub(super) fn check(&self) -> Result<(), KernelError> {
+        check_count("norm_weight", self.gate_up.num_columns(), self.norm.weight.len())?;
         check_count("gate_up", 2 * self.down.num_columns(), self.gate_up.num_rows())?;
         self.gate_up_bias.map_or(Ok(()), |bias| check_count("gate_up_bias", self.gate_up.num_rows(), bias.len()))
     }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            input_columns: self.gate_up.num_columns(),
+            middle_columns: self.gate_up.num_rows(),
+            output_columns: self.down.num_columns(),
+            ..Sizes::default()
+        }
+    }
 }
 
-/// Computes one feed-forward sublayer: `out` is contiguous `[stream.x.num_rows(), down.num_rows()]`, wholly overwritten.
-///
-/// Equal to `rms_norm`, `quantized_linear`, the bias, `gated_activation` and `quantized_linear` to the bit.
-pub fn mlp_sublayer(
-    stream: Stream<'_>,
-    weights: MlpWeights<'_>,
-    out: &mut [f32],
-    set: InstructionSet,
-) -> Result<(), KernelError> {
-    let num_rows = stream.x.num_rows();
-    stream.check(weights.gate_up.num_columns(), weights.norm)?;
-    weights.check()?;
-    check_count("out", num_rows * weights.down.num_rows(), out.len())?;
-    let width = weights.gate_up.num_rows();
-    WORKSPACE.with_borrow_mut(|workspace| {
-        workspace.middle.resize(num_rows * width, 0.0);
-        let middle = SharedOutput::new(&mut workspace.middle);
-        let input = workspace.input.rows(num_rows, weights.gate_up.num_columns());
-        let activated = workspace.output.rows(num_rows, weights.down.num_columns());
-        let norm = NormedRows::new(stream, weights.norm, input, set);
-        let gate_up = Product::new(input, weights.gate_up, middle, set);
+/// A feed-forward layer cut into phases.
+pub(super) struct MlpPhases<'a> {
+    norm: NormedRows<'a>,
+    gate_up: Product<'a>,
+    gate: Gate<'a>,
+    down: Product<'a>,
+}
+
+#[allow(unsafe_code)]
+impl<'a> MlpPhases<'a> {
+    pub(super) const NUM_PHASES: usize = 4;
+
+    /// `weights` are checked; `out`: `[rows, weights.down.num_rows()]`.
+    pub(super) fn new(
+        weights: MlpWeights<'a>,
+        (inflow, out): (Inflow<'a>, SharedOutput<'a, f32>),
+        buffers: Buffers<'a>,
+        set: InstructionSet,
+    ) -> Self {
+        let width = weights.gate_up.num_rows();
+        let input = buffers.input.of_columns(weights.gate_up.num_columns());
+        let activated = buffers.output.of_columns(weights.down.num_columns());
         // One thread makes and quantizes about one value a nanosecond.
-        let tasks = TileTasks::new(&activated, num_rows * width / 2);
-        let gate = Gate { halves: middle, width, weights, activated, tasks, set };
-        let down = Product::new(activated, weights.down, SharedOutput::new(out), set);
-        #[allow(unsafe_code)]
-        // SAFETY: each phase reads what the one before it has written, and the tasks of a phase write disjoint parts.
-        let (norm_task, gate_up_task, gate_task, down_task) = (
-            |task| unsafe { norm.run(task) },
-            |task| unsafe { gate_up.run(task) },
-            |task| unsafe { gate.run(task) },
-            |task| unsafe { down.run(task) },
-        );
-        parallel_phases(
-            threads_for(gate_up.nanoseconds() + down.nanoseconds()),
-            &[
-                Phase { num_tasks: norm.tasks.num_tasks(), task: &norm_task },
-                Phase { num_tasks: gate_up.num_tasks(), task: &gate_up_task },
-                Phase { num_tasks: tasks.num_tasks(), task: &gate_task },
-                Phase { num_tasks: down.num_tasks(), task: &down_task },
-            ],
-        );
-    });
-    Ok(())
+        let tasks = TileTasks::new(&activated, inflow.num_rows * width / 2);
+        Self {
+            norm: NormedRows::new(inflow, weights.norm, input, set),
+            gate_up: Product::new(input, weights.gate_up, buffers.middle, set),
+            gate: Gate { halves: buffers.middle, width, weights, activated, tasks, set },
+            down: Product::new(activated, weights.down, out, set),
+        }
+    }
+
+    /// About how long one thread takes.
+    pub(super) fn nanoseconds(&self) -> usize {
+        self.gate_up.nanoseconds() + self.down.nanoseconds()
+    }
+
+    /// # Safety
+    /// What enters is made by an earlier phase or given; nobody else uses the buffers or `out` meanwhile.
+    pub(super) unsafe fn run(&self, member: &mut Member<'_>) -> Result<(), Abandoned> {
+        // SAFETY: each phase reads what the one before has written, and the tasks of a phase write disjoint parts.
+        unsafe {
+            member.run(self.norm.tasks.num_tasks(), |task| self.norm.run(task))?;
+            member.run(self.gate_up.num_tasks(), |task| self.gate_up.run(task))?;
+            member.run(self.gate.tasks.num_tasks(), |task| self.gate.run(task))?;
+            member.run(self.down.num_tasks(), |task| self.down.run(task))
+        }
+    }
 }
 
 /// The phase that activates the gate, multiplies, and quantizes the product.

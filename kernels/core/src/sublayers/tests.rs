@@ -4,7 +4,7 @@ use crate::paged_attention::{AttentionBatch, PagedCache, Scoring, paged_attentio
 use crate::quantized_linear::{BlockType, PackedWeight, Segment, quantized_linear};
 use crate::rms_norm::rms_norm;
 use crate::rotary::{CacheMut, RotaryInputs, RotaryTable, rotary_write_kv};
-use crate::{RowsMut, threads};
+use crate::{Float, RowsMut, threads};
 use half::f16;
 
 const WIDTH: usize = 192;
@@ -54,9 +54,30 @@ fn normed(x: &[f32], residual: Option<&[f32]>, norm: RmsNorm<'_>, set: Instructi
     (out, sum)
 }
 
-fn stream<'a>(x: &'a [f32], residual: Option<&'a [f32]>, sum: &'a mut [f32]) -> Stream<'a> {
-    let residual = residual.map(|residual| (Rows::contiguous(residual, WIDTH), sum));
-    Stream { x: Rows::contiguous(x, WIDTH), residual }
+/// Tokens of a step without attention.
+fn no_tokens() -> StepTokens<'static> {
+    let batch = AttentionBatch { block_tables: Rows::contiguous(&[], 1), context_lens: &[], cu_seqlens_q: &[0] };
+    StepTokens { positions: &[], slot_mapping: &[], batch }
+}
+
+type Result2 = Result<(Vec<f32>, Vec<f32>), KernelError>;
+
+/// The output of the last half, and the sum.
+fn run<C: Float>(
+    (x, residual): (&[f32], Option<&[f32]>),
+    tokens: StepTokens<'_>,
+    sublayers: Vec<Sublayer<'_, C>>,
+    set: InstructionSet,
+) -> Result2 {
+    let (mut out, mut sum) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+    let residual = residual.map(|residual| Rows::contiguous(residual, WIDTH));
+    let stream = Stream { x: Rows::contiguous(x, WIDTH), residual };
+    run_sublayers(&stream, tokens, sublayers, (&mut out, &mut sum), set)?;
+    Ok((out, sum))
+}
+
+fn alone<C>(half: Half<'_, C>) -> Vec<Sublayer<'_, C>> {
+    vec![Sublayer { half, output_step: None }]
 }
 
 struct MlpParts {
@@ -88,9 +109,7 @@ impl MlpParts {
 }
 
 fn run_mlp(x: &[f32], residual: Option<&[f32]>, weights: MlpWeights<'_>, set: InstructionSet) -> (Vec<f32>, Vec<f32>) {
-    let (mut out, mut sum) = (vec![f32::NAN; x.len()], x.to_vec());
-    mlp_sublayer(stream(x, residual, &mut sum), weights, &mut out, set).unwrap();
-    (out, sum)
+    run::<f32>((x, residual), no_tokens(), alone(Half::Mlp(weights)), set).unwrap()
 }
 
 #[test]
@@ -184,6 +203,11 @@ impl AttentionParts {
     fn table(&self) -> RotaryTable<'_> {
         RotaryTable { cos_sin: &self.angles, rotary_dim: ROTARY_DIM }
     }
+
+    fn layer<'a>(&'a self, [keys, values]: &'a mut Caches, has_extras: bool) -> AttentionLayer<'a, f16> {
+        let cache = CacheMut { keys, values, shape: SHAPE };
+        AttentionLayer { weights: self.weights(has_extras), table: self.table(), cache }
+    }
 }
 
 /// Sequences of a decode far on, a chunk and a decode at its start; what of them is in the step.
@@ -224,6 +248,10 @@ impl Step {
             cu_seqlens_q: &self.cu_seqlens,
         }
     }
+
+    fn tokens(&self) -> StepTokens<'_> {
+        StepTokens { positions: &self.positions, slot_mapping: &self.slots, batch: self.batch() }
+    }
 }
 
 type Caches = [Vec<f16>; 2];
@@ -240,17 +268,9 @@ fn run_attention(
     has_extras: bool,
     set: InstructionSet,
 ) -> (Vec<f32>, Vec<f32>, Caches) {
-    let (mut out, mut sum, mut cache) = (vec![f32::NAN; x.len()], x.to_vec(), caches());
-    let [keys, values] = &mut cache;
-    let inputs = AttentionInputs {
-        stream: stream(x, residual, &mut sum),
-        table: parts.table(),
-        positions: &step.positions,
-        slot_mapping: &step.slots,
-        cache: CacheMut { keys, values, shape: SHAPE },
-        batch: step.batch(),
-    };
-    attention_sublayer(inputs, parts.weights(has_extras), &mut out, set).unwrap();
+    let mut cache = caches();
+    let half = Half::Attention(parts.layer(&mut cache, has_extras));
+    let (out, sum) = run((x, residual), step.tokens(), alone(half), set).unwrap();
     (out, sum, cache)
 }
 
@@ -328,33 +348,84 @@ fn of_two_tokens_with_one_slot_the_later_is_kept() {
 }
 
 #[test]
+fn halves_in_one_run_equal_the_same_halves_one_by_one_to_the_bit() {
+    let (attention, mlp) = (AttentionParts::new(), MlpParts::new());
+    let (x, residual) = (noise(30 * WIDTH, 10), noise(30 * WIDTH, 11));
+    let output_norm = noise(WIDTH, 12);
+    let steps =
+        [None, Some(OutputStep::Norm(RmsNorm { weight: &output_norm, eps: 1e-5 })), Some(OutputStep::Scale(0.22))];
+    for set in InstructionSet::available() {
+        for (num_layers, sequences, has_residual) in
+            [(1, vec![(300, 1)], false), (2, vec![(300, 1)], true), (3, vec![(370, 1), (5, 19), (0, 1)], false)]
+        {
+            let step = Step::new(&sequences);
+            let x = &x[..step.positions.len() * WIDTH];
+            let residual = has_residual.then_some(&residual[..x.len()]);
+            for output_step in steps {
+                let mut caches: Vec<Caches> = (0..num_layers).map(|_| caches()).collect();
+                // Every other layer sees a window, so that layers of two schedules are mixed.
+                let halves = caches.iter_mut().enumerate().flat_map(|(index, cache)| {
+                    let layer = attention.layer(cache, index % 2 == 1);
+                    [Half::Attention(layer), Half::Mlp(mlp.weights(Activation::Silu, true))]
+                });
+                let sublayers = halves.map(|half| Sublayer { half, output_step }).collect();
+                let (out, sum) = run((x, residual), step.tokens(), sublayers, set).unwrap();
+
+                let (mut expected, mut stream) = (x.to_vec(), residual.map(<[f32]>::to_vec));
+                for (index, cache) in caches.iter().enumerate() {
+                    let has_extras = index % 2 == 1;
+                    let (out, sum, expected_cache) =
+                        expected_attention(&expected, stream.as_deref(), &step, &attention, has_extras, set);
+                    assert!(*cache == expected_cache, "{} {sequences:?}", set.name());
+                    let attended = stepped(out, output_step, set);
+                    let (out, sum) = run_mlp(&attended, Some(&sum), mlp.weights(Activation::Silu, true), set);
+                    (expected, stream) = (stepped(out, output_step, set), Some(sum));
+                }
+                assert_eq!(bits(&out), bits(&expected), "{} {sequences:?} {output_step:?}", set.name());
+                assert_eq!(bits(&sum), bits(&stream.unwrap()), "{} {sequences:?} {output_step:?}", set.name());
+            }
+        }
+    }
+}
+
+fn stepped(mut out: Vec<f32>, step: Option<OutputStep<'_>>, set: InstructionSet) -> Vec<f32> {
+    match step {
+        None => out,
+        Some(OutputStep::Norm(norm)) => normed(&out, None, norm, set).0,
+        Some(OutputStep::Scale(factor)) => {
+            for value in &mut out {
+                *value *= factor;
+            }
+            out
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let parts = MlpParts::new();
-    let (x, mut out) = (noise(2 * WIDTH, 5), vec![0.0; 2 * WIDTH]);
-    let refused = |weights: MlpWeights<'_>, width: usize, out: &mut [f32]| {
-        let stream = Stream { x: Rows::contiguous(&x, width), residual: None };
-        mlp_sublayer(stream, weights, out, InstructionSet::PORTABLE).unwrap_err().to_string()
+    let x = noise(2 * WIDTH, 5);
+    let refused = |weights: MlpWeights<'_>| {
+        let refusal = run::<f32>((&x, None), no_tokens(), alone(Half::Mlp(weights)), InstructionSet::PORTABLE);
+        refusal.unwrap_err().to_string()
     };
     let weights = parts.weights(Activation::Silu, true);
-    assert!(refused(weights, WIDTH / 2, &mut out).contains("`x`"));
-    assert!(refused(weights, WIDTH, &mut out[1..]).contains("`out`"));
     let short = RmsNorm { weight: &parts.norm[1..], eps: 1e-5 };
-    assert!(refused(MlpWeights { norm: short, ..weights }, WIDTH, &mut out).contains("`norm_weight`"));
-    let swapped = MlpWeights { gate_up: weights.down, down: weights.gate_up, ..weights };
-    assert!(refused(swapped, INNER / 2, &mut out).contains('`'));
+    assert!(refused(MlpWeights { norm: short, ..weights }).contains("`norm_weight`"));
+    assert!(refused(MlpWeights { gate_up: weights.down, ..weights }).contains("`x`"));
+    assert!(refused(MlpWeights { down: weights.gate_up, ..weights }).contains("`out`"));
+    let no_half = run::<f32>((&x, None), no_tokens(), Vec::new(), InstructionSet::PORTABLE);
+    assert!(no_half.unwrap_err().to_string().contains("`sublayers`"));
+    let short = OutputStep::Norm(RmsNorm { weight: &parts.norm[1..], eps: 1e-5 });
+    let sublayers = vec![Sublayer::<f32> { half: Half::Mlp(weights), output_step: Some(short) }];
+    let refusal = run((&x, None), no_tokens(), sublayers, InstructionSet::PORTABLE);
+    assert!(refusal.unwrap_err().to_string().contains("`output_norm`"));
 
     let parts = AttentionParts::new();
     let mut step = Step::new(&[(0, 1)]);
     step.slots = vec![48 * 16];
-    let [keys, values] = &mut caches();
-    let inputs = AttentionInputs {
-        stream: Stream { x: Rows::contiguous(&x[..WIDTH], WIDTH), residual: None },
-        table: parts.table(),
-        positions: &step.positions,
-        slot_mapping: &step.slots,
-        cache: CacheMut { keys, values, shape: SHAPE },
-        batch: step.batch(),
-    };
-    let error = attention_sublayer(inputs, parts.weights(false), &mut out[..WIDTH], InstructionSet::PORTABLE);
-    assert_eq!(error, Err(KernelError::Index { name: "slot_mapping", at: 0, got: 768, limit: 768 }));
+    let mut cache = caches();
+    let half = Half::Attention(parts.layer(&mut cache, false));
+    let refusal = run((&x[..WIDTH], None), step.tokens(), alone(half), InstructionSet::PORTABLE);
+    assert_eq!(refusal, Err(KernelError::Index { name: "slot_mapping", at: 0, got: 768, limit: 768 }));
 }

@@ -13,85 +13,108 @@ pub(crate) struct Phase<'a> {
     pub(crate) task: &'a (dyn Fn(usize) + Sync),
 }
 
-/// Runs the phases in order on up to `num_threads` threads: what the tasks of one have written, those of the next see.
+/// Runs the phases in order on up to `num_threads` threads; see [`parallel_region`].
+pub(crate) fn parallel_phases(num_threads: usize, phases: &[Phase<'_>]) {
+    parallel_region(num_threads, phases.len(), |member| {
+        phases.iter().try_for_each(|phase| member.run(phase.num_tasks, phase.task))
+    });
+}
+
+/// Runs `body` on up to `num_threads` threads, each of which must go through the same `num_phases` phases.
 ///
 /// A phase is over when its tasks are done, not when all threads have come: one that another process holds back keeps
 /// nobody waiting but for the task it is in. Panics if a task panicked.
-pub(crate) fn parallel_phases(num_threads: usize, phases: &[Phase<'_>]) {
+pub(crate) fn parallel_region(
+    num_threads: usize,
+    num_phases: usize,
+    body: impl Fn(&mut Member<'_>) -> Result<(), Abandoned> + Sync,
+) {
     if num_threads <= 1 {
-        for phase in phases {
-            (0..phase.num_tasks).for_each(phase.task);
-        }
+        // Nobody else could abandon it.
+        let _ = body(&mut Member { region: None, next_phase: 0 });
         return;
     }
-    let region = Region {
-        progress: phases.iter().map(|phase| Progress::new(phase.num_tasks)).collect(),
-        is_poisoned: AtomicBool::new(false),
+    let region =
+        Region { phases: (0..num_phases).map(|_| Progress::default()).collect(), is_abandoned: AtomicBool::new(false) };
+    let work = || {
+        let _ = body(&mut Member { region: Some(&region), next_phase: 0 });
     };
-    let body = || region.work(phases);
     match gomp::team() {
-        Some(team) => team.run(num_threads, &body),
-        None => pool::team().run(num_threads, &body),
+        Some(team) => team.run(num_threads, &work),
+        None => pool::team().run(num_threads, &work),
     }
 }
+
+/// Another thread's task has panicked: its phase never ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Abandoned;
 
 /// A phase's counters, on a cache line of their own.
+#[derive(Default)]
 #[repr(align(64))]
 struct Progress {
-    next: AtomicUsize,
-    num_left: AtomicUsize,
-}
-
-impl Progress {
-    fn new(num_tasks: usize) -> Self {
-        Self { next: AtomicUsize::new(0), num_left: AtomicUsize::new(num_tasks) }
-    }
+    num_taken: AtomicUsize,
+    num_done: AtomicUsize,
 }
 
 struct Region {
-    progress: Vec<Progress>,
-    /// A task has panicked: its phase never ends.
-    is_poisoned: AtomicBool,
+    phases: Vec<Progress>,
+    is_abandoned: AtomicBool,
+}
+
+/// One thread on its way through a region.
+pub(crate) struct Member<'a> {
+    /// None where the thread is alone.
+    region: Option<&'a Region>,
+    next_phase: usize,
+}
+
+impl Member<'_> {
+    /// The next phase: returns when its tasks are done, whoever has run them. What they have written, the next phase
+    /// sees.
+    pub(crate) fn run(&mut self, num_tasks: usize, task: impl Fn(usize)) -> Result<(), Abandoned> {
+        let Some(region) = self.region else {
+            (0..num_tasks).for_each(task);
+            return Ok(());
+        };
+        let progress = &region.phases[self.next_phase];
+        self.next_phase += 1;
+        if num_tasks == 0 {
+            return Ok(());
+        }
+        loop {
+            let index = progress.num_taken.fetch_add(1, Ordering::Relaxed);
+            if index >= num_tasks {
+                break;
+            }
+            let guard = Guard(&region.is_abandoned);
+            task(index);
+            std::mem::forget(guard);
+            // Release here and Acquire in `wait` hand the task's writes on.
+            progress.num_done.fetch_add(1, Ordering::Release);
+        }
+        region.wait(progress, num_tasks)
+    }
 }
 
 impl Region {
-    fn work(&self, phases: &[Phase<'_>]) {
-        for (phase, progress) in phases.iter().zip(&self.progress) {
-            loop {
-                let index = progress.next.fetch_add(1, Ordering::Relaxed);
-                if index >= phase.num_tasks {
-                    break;
-                }
-                let poison = Poison(&self.is_poisoned);
-                (phase.task)(index);
-                std::mem::forget(poison);
-                // Release here and Acquire in `wait` hand the task's writes on.
-                progress.num_left.fetch_sub(1, Ordering::Release);
-            }
-            if !self.wait(progress) {
-                return;
-            }
-        }
-    }
-
-    /// False if the phase will never end.
-    fn wait(&self, progress: &Progress) -> bool {
+    fn wait(&self, progress: &Progress, num_tasks: usize) -> Result<(), Abandoned> {
         let mut num_spins = 0;
-        while progress.num_left.load(Ordering::Acquire) > 0 {
-            if self.is_poisoned.load(Ordering::Relaxed) {
-                return false;
+        while progress.num_done.load(Ordering::Acquire) < num_tasks {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Err(Abandoned);
             }
             num_spins += 1;
             if num_spins < MAX_SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-        true
+        Ok(())
     }
 }
 
 /// Tells the other threads when it is dropped, which only a panic does.
-struct Poison<'a>(&'a AtomicBool);
+struct Guard<'a>(&'a AtomicBool);
 
-impl Drop for Poison<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 """The attention half of a decoder layer in one call: norm, projections, rotary, cache write, attention, output.
 
 Shapes: T = tokens in the step, D = model width, H = query heads, K = kv heads, W = head width, P = positions,
-R = rotated width, S = sequences, B = most blocks a sequence, N = the last product's width.
+R = rotated width, S = sequences, B = most blocks a sequence.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class AttentionWeights:
     head_norm_weights: tuple[Tensor, Tensor] | None
     """[W] each: queries and keys are normalized head by head before they turn. Source: arXiv 2302.05442."""
     output: PackedWeight
-    """N x H * W."""
+    """D x H * W."""
     scale: float
     """As in `paged_attention`, and so are the next two."""
     window: int = 0
@@ -46,7 +46,9 @@ class AttentionSublayer:
             ValueError: for a negative window, or a vector that is not one. TypeError: for a dtype.
         """
         query_norm_weight, key_norm_weight = weights.head_norm_weights or (None, None)
-        self._native = _native.AttentionSublayer(
+        self.weights = weights
+        # What `Sublayers` takes.
+        self.native = _native.AttentionSublayer(
             weights.norm_weight_D,
             weights.norm_eps,
             weights.qkv,
@@ -72,7 +74,7 @@ class AttentionSublayer:
         context_lens_S: Tensor,
         cu_seqlens_q_S1: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return (result [T, N], h [T, D]), float32; without a residual `h` is `x_TD` itself.
+        """Return (result, h), both float32 and new; without a residual `h` is `x_TD`.
 
         Equal to `rms_norm`, `quantized_linear`, the bias, the heads' `rms_norm`, `rotary_write_kv`, `paged_attention`
         and `quantized_linear` one after another, to the bit; a row is bit-equal whatever other rows are in the call,
@@ -94,7 +96,7 @@ class AttentionSublayer:
             ValueError: for a shape, stride, position, slot, block or device that does not fit, naming it.
             TypeError: for a dtype.
         """
-        return self._native(
+        return self.native(
             x_TD,
             residual_TD,
             cos_sin_cache_PR,

@@ -1,6 +1,6 @@
 """The feed-forward half of a decoder layer in one call: norm, gate and up, activation, down.
 
-Shapes: T = tokens in the step, D = model width, I = the layer's inner width, N = the last product's width.
+Shapes: T = tokens in the step, D = model width, I = the layer's inner width.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class MlpWeights:
     kind: ActivationKind
     """The gate's activation."""
     down: PackedWeight
-    """N x I."""
+    """D x I."""
 
 
 class MlpSublayer:
@@ -39,7 +39,9 @@ class MlpSublayer:
         Raises:
             ValueError: for an unknown activation, or a vector that is not one. TypeError: for a dtype.
         """
-        self._native = _native.MlpSublayer(
+        self.weights = weights
+        # What `Sublayers` takes.
+        self.native = _native.MlpSublayer(
             weights.norm_weight_D,
             weights.norm_eps,
             weights.gate_up,
@@ -49,7 +51,7 @@ class MlpSublayer:
         )
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return (result [T, N], h [T, D]), float32; without a residual `h` is `x_TD` itself.
+        """Return (result, h), both float32 and new; without a residual `h` is `x_TD`.
 
         Equal to `rms_norm`, `quantized_linear`, the bias, `gated_activation` and `quantized_linear` one after another,
         to the bit; a row is bit-equal whatever other rows are in the call, and on any number of threads.
@@ -61,7 +63,7 @@ class MlpSublayer:
         Raises:
             ValueError: for a shape, stride or device that does not fit. TypeError: for another dtype.
         """
-        return self._native(x_TD, residual_TD)
+        return self.native(x_TD, residual_TD)
 
 
 def mlp_sublayer_reference(x_TD: Tensor, residual_TD: Tensor | None, weights: MlpWeights) -> tuple[Tensor, Tensor]:
