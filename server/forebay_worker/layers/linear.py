@@ -57,6 +57,11 @@ class RowParallelLinear:
         """`x_TK`: this rank's inputs. Returns [T, num_rows], whole on every rank."""
         return self.sum_over_ranks(self._method.apply(x_TK))
 
+    @property
+    def is_product(self) -> bool:
+        """Whether the product is all: neither a sum over ranks nor a bias follows it."""
+        return self._group.world_size == 1 and self._bias is None
+
     def sum_over_ranks(self, product_TN: Tensor) -> Tensor:
         """What this rank's product, which may be modified, is a summand of: whole on every rank, with the bias."""
         out = self._group.all_reduce(product_TN)

@@ -6,13 +6,14 @@ output, not yet added, and the sum that it was computed from. T = tokens, D = mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from forebay_worker.attention.backend import AttentionStep
-from forebay_worker.kv_cache import LayerKvCache
+from forebay_worker.kv_cache import KvCache, LayerKvCache
 from forebay_worker.layers.attention import GroupedQueryAttention
 from forebay_worker.layers.mlp import SwiGluMlp
 from forebay_worker.layers.norm import Norm
@@ -32,6 +33,21 @@ class MlpHalf(Protocol):
 
     def __call__(self, x_TD: Tensor, residual_TD: Tensor | None) -> tuple[Tensor, Tensor]:
         """(output, sum), whole on every rank."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sublayer:
+    """A half, and what is done with its output before it is added to the stream: a norm, a factor or nothing."""
+
+    half: AttentionHalf | MlpHalf
+    output_step: Norm | float | None = None
+
+
+class Layers(Protocol):
+    """All decoder layers at once."""
+
+    def __call__(self, x_TD: Tensor, kv_cache: KvCache, steps: Sequence[AttentionStep]) -> tuple[Tensor, Tensor]:
+        """(output of the last half, the sum that it was computed from); `steps`: a layer's each."""
 
 
 class AttentionAfterNorm:
@@ -81,3 +97,15 @@ def mlp_after(norm: Norm, mlp: Callable[[Tensor], Tensor]) -> MlpHalf:
         if (fused := fused_mlp(norm, mlp)) is not None:
             return fused
     return MlpAfterNorm(norm, mlp)
+
+
+def all_in_one(layers: Sequence[Sequence[Sublayer]]) -> Layers | None:
+    """All halves of a model's layers in one kernel call; None where one of them, or what follows it, has no such form.
+
+    A layer is its attention, then its feed-forward half; none: they are not what it is made of.
+    """
+    if not all(layers) or any(isinstance(sublayer.half, AttentionAfterNorm | MlpAfterNorm) for sublayer in layers[0]):
+        return None
+    from forebay_worker.layers.fused_sublayers import fused_layers
+
+    return fused_layers([sublayer for layer in layers for sublayer in layer])

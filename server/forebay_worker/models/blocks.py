@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from torch import Tensor
 
 from forebay_worker.attention.backend import AttentionBackend, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.loading import LayerLoader
-from forebay_worker.layers.sublayers import attention_after, mlp_after
+from forebay_worker.layers.sublayers import Sublayer, attention_after, mlp_after
 from forebay_worker.models.spec import DecoderSpec, resolve
+
+
+class Block(Protocol):
+    """A decoder layer."""
+
+    sublayers: Sequence[Sublayer]
+    """What it computes as halves one after another; empty where it is not made of such."""
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
+    ) -> tuple[Tensor, Tensor]:
+        """(what is to be added, the residual to add it to)."""
 
 
 class PreNormBlock:
@@ -22,6 +37,7 @@ class PreNormBlock:
         mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
         assert loader.layer is not None
         self._mlp = mlp_after(mlp_norm, resolve(spec.layers[loader.layer].mlp or spec.mlp)(spec, loader))
+        self.sublayers: Sequence[Sublayer] = Sublayer(self._attention), Sublayer(self._mlp)
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
@@ -39,6 +55,8 @@ class SandwichNormBlock(PreNormBlock):
         norm = resolve(spec.norm)
         self._attention_output_norm = norm(loader, "attention.output_norm", spec.hidden_size, spec.norm_eps)
         self._mlp_output_norm = norm(loader, "mlp.output_norm", spec.hidden_size, spec.norm_eps)
+        steps = self._attention_output_norm, self._mlp_output_norm
+        self.sublayers = Sublayer(self._attention, steps[0]), Sublayer(self._mlp, steps[1])
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
@@ -56,6 +74,7 @@ class ScaledPreNormBlock(PreNormBlock):
         """Build the components that the description names."""
         super().__init__(spec, loader, backend)
         self._scale = spec.residual_scale
+        self.sublayers = Sublayer(self._attention, self._scale), Sublayer(self._mlp, self._scale)
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
@@ -68,6 +87,8 @@ class ScaledPreNormBlock(PreNormBlock):
 
 class PostNormBlock:
     """x + norm(attention(x)), then x + norm(mlp(x)). Source: OLMo 2, arXiv 2501.00656."""
+
+    sublayers: Sequence[Sublayer] = ()
 
     def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Build the components that the description names."""
@@ -88,6 +109,8 @@ class PostNormBlock:
 
 class ParallelBlock:
     """x + attention(norm(x)) + mlp(norm(x)). Source: GPT-J, as told in arXiv 2204.02311, section 2."""
+
+    sublayers: Sequence[Sublayer] = ()
 
     def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
         """Build the components that the description names."""

@@ -12,6 +12,8 @@ from forebay_worker.kv_cache import KvCache
 from forebay_worker.layers.embedding import VocabShard
 from forebay_worker.layers.loading import LayerLoader
 from forebay_worker.layers.rotary import RotaryEmbedding
+from forebay_worker.layers.sublayers import all_in_one
+from forebay_worker.models.blocks import Block
 from forebay_worker.models.spec import DecoderSpec, resolve
 
 
@@ -36,7 +38,8 @@ class Decoder:
             for rope in ropes
         ]
         self._rotary_of_layer = [ropes.index(layer.rope) for layer in spec.layers]
-        self._blocks = [block(spec, loader.at(layer), backend) for layer in range(spec.num_layers)]
+        self._blocks: list[Block] = [block(spec, loader.at(layer), backend) for layer in range(spec.num_layers)]
+        self._layers = all_in_one([block.sublayers for block in self._blocks])
         self._norm = resolve(spec.norm)(loader, "norm", spec.hidden_size, spec.norm_eps)
         self._head = resolve(spec.head)(spec, head)
 
@@ -53,8 +56,12 @@ class Decoder:
             for rotary in self._rotaries
         ]
         x_TD, residual_TD = self._embedding(input_ids_T, positions_T), None
-        for block, rotary, kv in zip(self._blocks, self._rotary_of_layer, kv_cache.layers, strict=True):
-            x_TD, residual_TD = block(x_TD, residual_TD, kv, steps[rotary])
+        steps_of_layers = [steps[rotary] for rotary in self._rotary_of_layer]
+        if self._layers is not None:
+            x_TD, residual_TD = self._layers(x_TD, kv_cache, steps_of_layers)
+        else:
+            for block, step, kv in zip(self._blocks, steps_of_layers, kv_cache.layers, strict=True):
+                x_TD, residual_TD = block(x_TD, residual_TD, kv, step)
         hidden_TD: Tensor = self._norm(x_TD, residual_TD)[0]
         return hidden_TD
 
