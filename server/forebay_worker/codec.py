@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -43,6 +43,17 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 )
 
 
+# Fields of a plan that have an entry for each of the other's.
+_PARALLEL = (
+    ("released_slots", "released_epochs"),
+    ("append_slots", "append_counts"),
+    ("row_slots", "row_epochs"),
+    ("row_slots", "row_num_tokens"),
+    ("row_slots", "row_flags"),
+)
+_NO_U32: U32 = np.empty(0, np.uint32)
+
+
 def decode_plan(message: pb.StepPlan) -> StepPlan:
     """Read a plan. Raises: PlanError naming the field where lengths do not agree."""
     plan = StepPlan(
@@ -59,11 +70,10 @@ def decode_plan(message: pb.StepPlan) -> StepPlan:
         row_num_tokens=_u32(message.row_num_tokens, "row_num_tokens"),
         row_flags=_u32(message.row_flags, "row_flags"),
     )
-    _check_parallel(plan, "released_slots", "released_epochs")
-    _check_parallel(plan, "append_slots", "append_counts")
-    for name in ("row_epochs", "row_num_tokens", "row_flags"):
-        _check_parallel(plan, "row_slots", name)
-    if (num_blocks := int(plan.append_counts.sum())) != plan.append_blocks.size:
+    for first, second in _PARALLEL:
+        if getattr(plan, first).size != getattr(plan, second).size:
+            _refuse_unequal(plan, first, second)
+    if (num_blocks := int(plan.append_counts.sum()) if plan.append_counts.size else 0) != plan.append_blocks.size:
         raise PlanError(f"append_counts sum to `{num_blocks}`, append_blocks has `{plan.append_blocks.size}` entries")
     if plan.num_decodes > plan.row_slots.size:
         raise PlanError(f"num_decodes is `{plan.num_decodes}`, the plan has `{plan.row_slots.size}` rows")
@@ -71,15 +81,16 @@ def decode_plan(message: pb.StepPlan) -> StepPlan:
 
 
 def _u32(data: bytes, name: str) -> U32:
+    if not data:
+        return _NO_U32
     if len(data) % 4:
         raise PlanError(f"`{name}` has {len(data)} bytes, expected a multiple of 4")
     return np.frombuffer(data, dtype="<u4")
 
 
-def _check_parallel(plan: StepPlan, first: str, second: str) -> None:
+def _refuse_unequal(plan: StepPlan, first: str, second: str) -> NoReturn:
     sizes = getattr(plan, first).size, getattr(plan, second).size
-    if sizes[0] != sizes[1]:
-        raise PlanError(f"`{first}` has `{sizes[0]}` entries and `{second}` `{sizes[1]}`, expected as many")
+    raise PlanError(f"`{first}` has `{sizes[0]}` entries and `{second}` `{sizes[1]}`, expected as many")
 
 
 def _decode_new_sequence(message: pb.NewSequence) -> NewSequence:

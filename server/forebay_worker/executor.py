@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from forebay_worker.batch import Batch, PromptSpan, build_batch, check_rows
+from forebay_worker.batch import Batch, BatchBuilder, PromptSpan
 from forebay_worker.plan import (
+    U32,
     Capabilities,
     PromptLogprobs,
+    SequenceError,
     SequenceErrorKind,
     StepError,
     StepErrorKind,
@@ -79,6 +81,17 @@ class _Outcome:
     forward_ns: int
 
 
+class _Sampled(NamedTuple):
+    """What sequences grew by; N = rows whose token is sound."""
+
+    sound_R: npt.NDArray[np.bool_]
+    slots_N: U32
+    epochs_N: U32
+    ids_N: U32
+    errors: dict[int, SequenceError]
+    """Of failed sequences that have a row in the step, by slot."""
+
+
 class Executor:
     """One shard's sequences, cache and model."""
 
@@ -89,6 +102,7 @@ class Executor:
         self._kv_cache = kv_cache
         self._group = group
         self._table = SequenceTable(capabilities, group.device)
+        self._batches = BatchBuilder(self._table)
         self._sampling_columns: tuple[tuple[int, bytes], SamplingRows] | None = None
 
     @torch.inference_mode()
@@ -110,16 +124,15 @@ class Executor:
         """
         started = time.perf_counter_ns()
         self._table.apply(plan)
-        check_rows(plan, self._table)
         try:
-            batch = build_batch(plan, self._table)
+            batch = self._batches.build(plan)
             prepared = time.perf_counter_ns()
             outcome = self._compute(batch)
         except (MemoryError, RuntimeError) as error:
             if self._group.world_size > 1 or not _is_out_of_memory(error):
                 raise
             return self._fail_step(plan)
-        result = self._commit(plan.step_id, batch, outcome)
+        sampled = self._grow(batch, outcome.ids_R)
         if self._group.rank != 0:
             return StepResult(plan.step_id)
         timings = Timings(
@@ -128,7 +141,7 @@ class Executor:
             forward=outcome.forward_ns // 1000,
             sample=(time.perf_counter_ns() - prepared - outcome.forward_ns) // 1000,
         )
-        return dataclasses.replace(result, timings=timings)
+        return _result(plan.step_id, batch, outcome, sampled, timings)
 
     def _fail_step(self, plan: StepPlan) -> StepResult:
         num_tokens = int(plan.row_num_tokens.sum())
@@ -142,14 +155,13 @@ class Executor:
     def _compute(self, batch: Batch) -> _Outcome:
         """Everything of a step that can fail; changes nothing but the KV cache."""
         started = time.perf_counter_ns()
-        no_ids = torch.empty(0, dtype=torch.int64, device=batch.input_ids_T.device)
         if not batch.num_tokens:
-            return _Outcome(no_ids, None, [], 0)
+            return _Outcome(_no_ids(batch), None, [], 0)
         hidden_TD = self._model.forward(batch.input_ids_T, batch.positions_T, self._kv_cache, batch.metadata)
         found = [self._prompt_logprobs(hidden_TD, span) for span in batch.prompt_spans]
         prompt_logprobs = [entry for entry in found if entry is not None]
         if not batch.sample_slots_R.size:
-            return _Outcome(no_ids, None, prompt_logprobs, time.perf_counter_ns() - started)
+            return _Outcome(_no_ids(batch), None, prompt_logprobs, time.perf_counter_ns() - started)
         if batch.sample_slots_R.size < batch.num_tokens:
             hidden_TD = hidden_TD[torch.from_numpy(batch.sample_tokens_R).to(hidden_TD.device)]
         logits_RV = self._model.logits(hidden_TD)
@@ -163,19 +175,23 @@ class Executor:
             empty_R = torch.empty(logits_RV.shape[0], dtype=torch.int64, device=logits_RV.device)
             return self._group.broadcast(empty_R), None
         rows = self._sampling_rows(batch)
+        if not batch.wants_logprobs_R.any():
+            return self._group.broadcast(sample(logits_RV, rows)), None
         processed_R = self._table.processed_logprobs[batch.sample_slots_R]
         wants_raw = bool((batch.wants_logprobs_R & ~processed_R).any())
         raw_RV = logits_RV.clone() if wants_raw and not rows.is_plain_greedy else logits_RV
         ids_R = self._group.broadcast(sample(logits_RV, rows))
-        return ids_R, self._logprobs(batch, raw_RV, logits_RV, ids_R) if batch.wants_logprobs_R.any() else None
+        return ids_R, self._logprobs(batch, raw_RV, logits_RV, ids_R)
 
     def _sampling_rows(self, batch: Batch) -> SamplingRows:
         """As `sampling_rows`; what does not change from one decode to the next is kept."""
-        key = (self._table.num_added, batch.sample_slots_R.tobytes())
+        key = (self._table.num_changes, batch.sample_slots_R.tobytes())
         if self._sampling_columns is None or self._sampling_columns[0] != key:
             self._sampling_columns = (key, sampling_rows(self._table, batch))
             return self._sampling_columns[1]
-        return at_their_positions(self._sampling_columns[1], self._table)
+        rows = self._sampling_columns[1]
+        # The best of the model's own logits is that at any position.
+        return rows if rows.is_plain_greedy else at_their_positions(rows, self._table)
 
     def _logprobs(
         self, batch: Batch, raw_RV: torch.Tensor, processed_RV: torch.Tensor, ids_R: torch.Tensor
@@ -219,31 +235,42 @@ class Executor:
             top_logprobs=np.concatenate([tile.top_logprobs for tile in tiles]),
         )
 
-    def _commit(self, step_id: int, batch: Batch, outcome: _Outcome) -> StepResult:
-        """Let the sequences grow by what was computed, and pack rank 0's result."""
+    def _grow(self, batch: Batch, ids_R: torch.Tensor) -> _Sampled:
+        """Let the sequences grow by what was computed, and fail those that could not be sampled."""
         self._table.advance(batch.slots_S, batch.ends_S)
-        host_ids_R = outcome.ids_R.numpy(force=True)
-        sound_R = host_ids_R >= 0
+        host_ids_R = ids_R.numpy(force=True)
+        slots_R, sound_R = batch.sample_slots_R, host_ids_R >= 0
         errors = {error.slot: error for error in batch.errors}
-        ids_R, slots_R = outcome.ids_R, batch.sample_slots_R
         if not sound_R.all():
             for slot, code in zip(slots_R[~sound_R].tolist(), host_ids_R[~sound_R].tolist(), strict=True):
                 errors[slot] = self._table.fail(slot, *_FAILURES[code])
             ids_R, slots_R = ids_R[torch.from_numpy(sound_R).to(ids_R.device)], slots_R[sound_R]
+            host_ids_R = host_ids_R[sound_R]
         if slots_R.size:
-            self._table.extend(slots_R, ids_R, host_ids_R[sound_R])
-        result = StepResult(
-            step_id=step_id,
-            slots=slots_R.astype(np.uint32),
-            epochs=self._table.epochs[slots_R].astype(np.uint32),
-            num_tokens=np.ones(slots_R.size, np.uint32),
-            token_ids=host_ids_R[sound_R].astype(np.uint32),
-            prompt_logprobs=outcome.prompt_logprobs,
-            errors=list(errors.values()),
-        )
-        if outcome.logprobs is None:
-            return result
-        return _with_logprobs(result, outcome.logprobs, batch.wants_logprobs_R, sound_R)
+            self._table.extend(slots_R, ids_R, host_ids_R)
+        epochs_R = self._table.epochs[slots_R].astype(np.uint32)
+        return _Sampled(sound_R, slots_R.astype(np.uint32), epochs_R, host_ids_R.astype(np.uint32), errors)
+
+
+def _no_ids(batch: Batch) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.int64, device=batch.input_ids_T.device)
+
+
+def _result(step_id: int, batch: Batch, outcome: _Outcome, sampled: _Sampled, timings: Timings) -> StepResult:
+    """Rank 0's result."""
+    result = StepResult(
+        step_id=step_id,
+        slots=sampled.slots_N,
+        epochs=sampled.epochs_N,
+        num_tokens=np.ones(sampled.slots_N.size, np.uint32),
+        token_ids=sampled.ids_N,
+        prompt_logprobs=outcome.prompt_logprobs,
+        errors=list(sampled.errors.values()),
+        timings=timings,
+    )
+    if outcome.logprobs is None:
+        return result
+    return _with_logprobs(result, outcome.logprobs, batch.wants_logprobs_R, sampled.sound_R)
 
 
 def _with_logprobs(

@@ -45,8 +45,10 @@ class SequenceTable:
         self.block_tables = np.zeros((slots, -(-longest // capabilities.block_size)), np.int32)
         self.token_ids = np.zeros((slots, capabilities.max_sequence_tokens + 1), np.int32)
         self.last_token_S = torch.zeros(slots, dtype=torch.int64, device=device)
-        self.num_added = 0
-        """Sequences so far: as long as it stays, so does what slots hold of a request."""
+        self.num_changes = 0
+        """Sequences that came, went or failed so far: as long as it stays, so does what slots hold of a request."""
+        self.num_appends = 0
+        """Plans so far that gave blocks to sequences."""
 
         self.temperature = np.zeros(slots, np.float32)
         self.top_k = np.zeros(slots, np.int64)
@@ -98,6 +100,7 @@ class SequenceTable:
 
     def _release(self, slots: I64, epochs: npt.NDArray[np.uint32]) -> None:
         self.check_tenants(slots, epochs, "release of")
+        self.num_changes += 1
         self.taken[slots] = self.failed[slots] = False
         for slot in slots.tolist():
             self.errors.pop(slot, None)
@@ -107,7 +110,7 @@ class SequenceTable:
     def _add(self, new: NewSequence) -> None:
         slot, known = new.slot, new.token_ids.size
         self._check_new(new)
-        self.num_added += 1
+        self.num_changes += 1
         self.taken[slot] = True
         self.epochs[slot] = new.epoch
         self.num_prompt[slot] = new.num_prompt_tokens
@@ -179,6 +182,7 @@ class SequenceTable:
         if slots.max() >= self.taken.size or not self.taken[slots].all():
             raise PlanError(f"append to slots `{slots.tolist()}`, of which one holds no sequence")
         self._check_blocks(blocks, "append")
+        self.num_appends += 1
         start = 0
         for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
             held = int(self.num_blocks[slot])
@@ -194,6 +198,7 @@ class SequenceTable:
         error = SequenceError(slot, int(self.epochs[slot]), kind, message)
         self.failed[slot] = True
         self.errors[slot] = error
+        self.num_changes += 1
         return error
 
     def advance(self, slots: I64, ends: I64) -> None:
@@ -202,6 +207,6 @@ class SequenceTable:
 
     def extend(self, slots: I64, token_ids_R: torch.Tensor, host_ids: I64) -> None:
         """Record the token that each slot's sequence sampled; `host_ids` holds the same ids as `token_ids_R`."""
-        self.last_token_S[torch.from_numpy(slots).to(self.last_token_S.device)] = token_ids_R
+        self.last_token_S.index_copy_(0, torch.from_numpy(slots).to(self.last_token_S.device), token_ids_R)
         self.token_ids[slots, self.num_known[slots]] = host_ids
         self.num_known[slots] += 1

@@ -61,7 +61,7 @@ class WorkerService:
         self._stream_broken = False
         self._last_step_id: int | None = None
         self._plans: SimpleQueue[_Step | _End] = SimpleQueue()
-        self._results: SimpleQueue[pb.StepResult | _End] = SimpleQueue()
+        self._results: SimpleQueue[StepResult | _End] = SimpleQueue()
 
     def start(self, socket_path: str) -> grpc.Server:
         """Serve on a Unix socket. Raises: RuntimeError if the path cannot be bound."""
@@ -111,7 +111,7 @@ class WorkerService:
                 return False
             # In this order: who has the result may at once send the plan that it makes room for.
             self._last_step_id = result.step_id
-            self._results.put(encode_result(result))
+            self._results.put(result)
 
     def _finish(self, end: _End) -> bool:
         if end.code is grpc.StatusCode.OK:
@@ -150,7 +150,7 @@ class WorkerService:
             _abort(context, f"incarnation `{self._incarnation}` has had its one Execute stream")
         threading.Thread(target=self._read, args=(request_iterator,), name="plans", daemon=True).start()
         while not isinstance(item := self._results.get(), _End):
-            yield item
+            yield encode_result(item)
         if item.code is not grpc.StatusCode.OK:
             _abort(context, item.message, item.code)
 
