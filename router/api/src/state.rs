@@ -71,6 +71,8 @@ pub struct AppConfig {
     pub limits: Limits,
     /// Accepted keys; with none, no key is asked for.
     pub api_keys: Vec<String>,
+    /// What `x-compute-type` tells, if not the shards and their device.
+    pub compute_type: Option<HeaderValue>,
     /// Origins that browsers may call from; with none, any.
     pub cors_allow_origin: Vec<HeaderValue>,
     /// Which build this is.
@@ -85,6 +87,7 @@ impl fmt::Debug for AppConfig {
         f.debug_struct("AppConfig")
             .field("limits", &self.limits)
             .field("num_api_keys", &self.api_keys.len())
+            .field("compute_type", &self.compute_type)
             .field("cors_allow_origin", &self.cors_allow_origin)
             .field("build", &self.build)
             .finish_non_exhaustive()
@@ -184,6 +187,11 @@ impl AppState {
 
     pub(crate) fn keys(&self) -> &ApiKeys {
         &self.0.keys
+    }
+
+    /// What `x-compute-type` tells, if the operator says.
+    pub(crate) fn compute_type(&self) -> Option<&HeaderValue> {
+        self.0.config.compute_type.as_ref()
     }
 
     pub(crate) fn cors_allow_origin(&self) -> &[HeaderValue] {

@@ -140,5 +140,6 @@ pub fn engine_config() -> EngineConfig {
         step_timeout: Duration::from_secs(5),
         heartbeat: Heartbeat { interval: Duration::from_secs(5), max_missed: 5 },
         max_buffered_events: 4096,
+        prefix_caching: true,
     }
 }

@@ -50,6 +50,8 @@ pub struct EngineConfig {
     pub heartbeat: Heartbeat,
     /// Events that may wait for a slow reader before its request is cancelled.
     pub max_buffered_events: usize,
+    /// Whether prompts reuse the blocks of equal beginnings and leave theirs for others.
+    pub prefix_caching: bool,
 }
 
 /// What the handshake of rank 0 said, with the limits derived from it.

@@ -396,3 +396,14 @@ async fn an_idle_engine_sleeps_between_heartbeats() {
     // Sent, taken, answered and heard, each a wake-up of its own.
     assert!(with < 6 * heartbeats, "{with} wake-ups for {heartbeats} heartbeats");
 }
+
+#[tokio::test]
+async fn without_prefix_caching_an_equal_prompt_is_computed_anew() {
+    for prefix_caching in [true, false] {
+        let (engine, _) = ready(FakeScript::default(), EngineConfig { prefix_caching, ..engine_config() }).await;
+        complete(&engine, request(prompt(1, 64), 2)).await;
+        let again = engine.submit(request(prompt(1, 64), 2)).await.expect("taken").next().await;
+        let Some(Ok(GenerationEvent::Started { num_cached_tokens, .. })) = again else { panic!("{again:?}") };
+        assert_eq!(num_cached_tokens > 0, prefix_caching);
+    }
+}

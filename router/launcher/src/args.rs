@@ -4,13 +4,15 @@
 //! upper case); flags of our own have variables that begin with `FOREBAY_`. What a flag means is decided in
 //! `settings.rs`; which are refused or without effect, in `compatibility.rs`.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::secret::Secret;
+use crate::variables::{self, Lookup};
 
 pub(crate) mod bench;
 
@@ -90,7 +92,8 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Workers")]
 pub(crate) struct WorkerArgs {
-    /// Whether to shard the model; `true` needs `--num-shard`.
+    /// Whether to shard the model. `true` without `--num-shard` takes every GPU that `CUDA_VISIBLE_DEVICES`, or else
+    /// `NVIDIA_VISIBLE_DEVICES`, names.
     #[arg(long, env, value_name = "BOOL", value_parser = BoolishValueParser::new())]
     pub(crate) sharded: Option<bool>,
     /// Processes that share the model by tensor parallelism. 1 if not given.
@@ -209,6 +212,9 @@ pub(crate) struct ScheduleArgs {
     /// room for if not given. Memory of the cache is taken as it is used: a bound here keeps it low.
     #[arg(long, env = "FOREBAY_PREFIX_CACHE_TOKENS", value_name = "N")]
     pub(crate) prefix_cache_tokens: Option<u32>,
+    /// Whether prompts reuse what was computed for equal beginnings, and leave theirs for others.
+    #[arg(long, env, value_name = "BOOL", default_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub(crate) prefix_caching: bool,
     /// Tokens a block of KV cache.
     #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) block_size: u32,
@@ -243,6 +249,9 @@ pub(crate) struct HttpArgs {
     /// A file that holds the key, or several, one a line.
     #[arg(long, env = "FOREBAY_API_KEY_FILE", value_name = "PATH")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// What the header `x-compute-type` tells; the number of shards and the device, as `1-cpu`, if not given.
+    #[arg(long, env, value_name = "NAME")]
+    pub(crate) compute_type: Option<String>,
     /// Connections open at once; further ones wait to be accepted.
     #[arg(long, env = "FOREBAY_MAX_CONNECTIONS", value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
@@ -258,6 +267,9 @@ pub(crate) struct LogArgs {
     /// Write logs as JSON lines. Logs go to standard error.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) json_output: bool,
+    /// Whether logs that are no JSON have colours; on a terminal if not given.
+    #[arg(long, env, value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    pub(crate) log_colorize: Option<bool>,
     /// What is logged: a level, or levels by module as in `info,forebay_scheduler=debug`.
     #[arg(long, env, value_name = "LEVELS", default_value = "info")]
     pub(crate) log_level: String,
@@ -300,6 +312,9 @@ pub(crate) struct MootArgs {
     /// Switches grammars off: they are not built yet here.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) disable_grammar_support: bool,
+    /// Largest image to fetch: models with images are not built yet here, so nothing is ever fetched.
+    #[arg(long, env, value_name = "BYTES")]
+    pub(crate) max_image_fetch_size: Option<u64>,
     /// Usage statistics: none are ever sent from here.
     #[arg(long, env, value_parser = ["on", "no-stack", "off"])]
     pub(crate) usage_stats: Option<String>,
@@ -386,15 +401,19 @@ pub(crate) struct ExecChildArgs {
     pub(crate) parent: i32,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    pub(crate) command: Vec<std::ffi::OsString>,
+    pub(crate) command: Vec<OsString>,
 }
 
-/// Parses a command line whose first word is the program's name. `hostname` is the variable of that name.
-pub(crate) fn parse(mut argv: Vec<std::ffi::OsString>, hostname: Option<&std::ffi::OsStr>) -> Result<Cli, clap::Error> {
-    if means_serve(argv.get(1).and_then(|word| word.to_str())) {
+/// Parses a command line whose first word is the program's name.
+pub(crate) fn parse(mut argv: Vec<OsString>, lookup: Lookup<'_>) -> Result<Cli, clap::Error> {
+    let word = |at: usize| argv.get(at).and_then(|word| word.to_str());
+    if means_serve(word(1)) {
         argv.insert(1.min(argv.len()), "serve".into());
+    } else if word(1) == Some("serve") && word(2) == Some("serve") {
+        // SageMaker starts an image with this word, whatever command the image has. No model is meant.
+        argv.remove(2);
     }
-    let matches = command(hostname).try_get_matches_from(argv)?;
+    let matches = command(lookup).try_get_matches_from(argv)?;
     Cli::from_arg_matches(&matches)
 }
 
@@ -403,14 +422,9 @@ fn means_serve(first: Option<&str>) -> bool {
     first.is_none_or(|word| word.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&word))
 }
 
-/// The whole command line; the variable `HOSTNAME` is left out when it holds no address.
-pub(crate) fn command(hostname: Option<&std::ffi::OsStr>) -> clap::Command {
-    let is_address = hostname.and_then(std::ffi::OsStr::to_str).is_some_and(|name| name.parse::<IpAddr>().is_ok());
-    let command = Cli::command();
-    if hostname.is_none() || is_address {
-        return command;
-    }
-    command.mut_subcommand("serve", |serve| serve.mut_arg("hostname", |arg| arg.env(None::<&'static str>)))
+/// The whole command line, with the variables that count here.
+pub(crate) fn command(lookup: Lookup<'_>) -> clap::Command {
+    variables::bind(Cli::command(), lookup)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use clap::{Arg, Command};
 
+use crate::variables::{OTHER_NAMES, WITHOUT_EFFECT};
+
 const HEAD: &str = "# Command line
 
 Generated from `router/launcher/src/args.rs`; `UPDATE_CLI_REFERENCE=1 cargo test -p forebay cli_reference` writes it
@@ -16,12 +18,31 @@ command line or the model is refused, 1 for everything else. While the server ru
 
 fn reference() -> String {
     let mut text = HEAD.to_owned();
-    let mut command = crate::args::command(None);
+    let mut command = crate::args::command(&|_| None);
     command.build();
     for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         write_command(&mut text, subcommand);
     }
+    write_variables(&mut text);
     text
+}
+
+fn write_variables(text: &mut String) {
+    let without_effect: Vec<String> = WITHOUT_EFFECT.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let without_effect = without_effect.join(", ");
+    writeln!(text, "\n## Other variables\n\n| variable | is read as | where this is not set |\n|---|---|---|").unwrap();
+    for (flag, own, other) in OTHER_NAMES {
+        writeln!(text, "| `{other}` | `--{}` | `{own}` |", flag.replace('_', "-")).unwrap();
+    }
+    writeln!(text, "| `AIP_HTTP_PORT` | `--port` | |").unwrap();
+    writeln!(
+        text,
+        "\nThe first are SageMaker's: where `HF_MODEL_ID` names the model, the port is 8080 unless `--port` says \
+         otherwise. The last is\nVertex AI's. Workers see every variable but those of keys; the hub's library reads \
+         its own (`HF_TOKEN`, `HF_HOME`,\n`HF_HUB_OFFLINE`, …).\n\nVariables of Text Generation Inference that do \
+         nothing here, which the log says if they are set:\n{without_effect}."
+    )
+    .unwrap();
 }
 
 fn write_command(text: &mut String, command: &Command) {

@@ -5,7 +5,7 @@ use crate::args::{MootArgs, ServeArgs, UnbuiltArgs};
 /// A setting and what is to be said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remark {
-    /// `--flag`.
+    /// `--flag`, or a variable that has none.
     pub(crate) flag: &'static str,
     /// Why, and what to do instead.
     pub(crate) why: &'static str,
@@ -39,6 +39,7 @@ pub(crate) fn without_effect(args: &MootArgs) -> Vec<Remark> {
             "log-probabilities of prompts are always available",
         ),
         (args.disable_grammar_support, "--disable-grammar-support", "grammars are not built yet"),
+        (args.max_image_fetch_size.is_some(), "--max-image-fetch-size", "models with images are not built yet"),
         (args.usage_stats.is_some(), "--usage-stats", "no usage statistics are ever sent"),
     ])
 }

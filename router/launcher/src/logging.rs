@@ -14,7 +14,7 @@ pub(crate) fn start(args: &LogArgs) -> Result<(), ParseError> {
     if args.json_output {
         builder.json().flatten_event(true).init();
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
+        builder.with_ansi(args.log_colorize.unwrap_or_else(|| std::io::stderr().is_terminal())).init();
     }
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(())

@@ -22,6 +22,7 @@ mod serve;
 mod settings;
 mod shutdown;
 mod spare;
+mod variables;
 mod worker_process;
 mod worker_spawner;
 mod workers;
@@ -29,6 +30,7 @@ mod workers;
 #[cfg(test)]
 mod cli_reference;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use model_source::ModelSource;
 use process::Spawner;
 use serve::ServeError;
 use settings::Settings;
+use variables::Surroundings;
 
 /// The command line or the model is refused.
 const REFUSED: u8 = 2;
@@ -49,8 +52,13 @@ const BENCH_API_KEY: &str = "FOREBAY_BENCH_API_KEY";
 /// How long threads that are still busy, with a tokenizer say, may hold up the end.
 const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The one place that reads the environment.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 fn main() -> ExitCode {
-    let cli = match args::parse(std::env::args_os().collect(), std::env::var_os("HOSTNAME").as_deref()) {
+    let cli = match args::parse(std::env::args_os().collect(), &variable) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version count as errors of exit code 0. Nobody is left to tell if the terminal is gone.
@@ -71,7 +79,7 @@ fn serve_command(args: &ServeArgs) -> ExitCode {
     if let Err(error) = logging::start(&args.logs) {
         return fail(REFUSED, &format!("`--log-level` is `{}`: {error}", args.logs.log_level));
     }
-    let settings = match Settings::from_args(args, std::env::var_os("PATH")) {
+    let settings = match Settings::from_args(args, Surroundings::read(&variable)) {
         Ok(settings) => settings,
         Err(error) => {
             tracing::error!("{error}");
@@ -96,7 +104,7 @@ fn serve_command(args: &ServeArgs) -> ExitCode {
 fn download_command(args: DownloadArgs) -> ExitCode {
     let downloaded = in_runtime(async {
         let spawner = Spawner::start().map_err(|error| ServeError::System { what: "cannot start a thread", error })?;
-        let python = python::find(args.python.as_deref(), std::env::var_os("PATH").as_deref())?;
+        let python = python::find(args.python.as_deref(), variable("PATH").as_deref())?;
         Ok(ModelSource::from(args).download(&spawner, &python).await?)
     });
     print(downloaded)

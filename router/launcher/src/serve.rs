@@ -112,6 +112,7 @@ fn app_config(settings: &Settings) -> Result<AppConfig, ServeError> {
     Ok(AppConfig {
         limits: settings.limits.clone(),
         api_keys: settings.api_keys.iter().map(|key| key.reveal().to_owned()).collect(),
+        compute_type: settings.compute_type.clone(),
         cors_allow_origin: settings.cors_allow_origin.clone(),
         build: Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -14,6 +14,7 @@ use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
 use crate::compatibility::{self, Remark};
 use crate::model_source::ModelSource;
 use crate::secret::Secret;
+use crate::variables::Surroundings;
 
 /// Sequences that run at once if the operator does not say.
 const DEFAULT_MAX_SEQUENCES: u32 = 128;
@@ -49,7 +50,7 @@ pub(crate) enum SettingsError {
         total: u32,
     },
     /// `--sharded true` without a number.
-    #[error("`--sharded true` needs `--num-shard N` with N at least 2")]
+    #[error("`--sharded true` needs `--num-shard N` with N at least 2, or so many GPUs in `CUDA_VISIBLE_DEVICES`")]
     ShardedWithoutNumber,
     /// `--sharded` and `--num-shard` say opposite things.
     #[error("`--sharded {sharded}` contradicts `--num-shard {num_shard}`: leave `--sharded` out")]
@@ -70,6 +71,9 @@ pub(crate) enum SettingsError {
         /// `--max-batch-size`.
         sequences: u32,
     },
+    /// A name that no header can hold.
+    #[error("`--compute-type` is `{0}`, expected visible ASCII characters")]
+    ComputeType(String),
     /// An origin that no header can hold.
     #[error("`--cors-allow-origin` is `{0}`, expected an origin as `https://example.org`")]
     Origin(String),
@@ -117,6 +121,8 @@ pub(crate) struct WorkerSettings {
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) max_connections: usize,
+    /// `x-compute-type`, if the operator says.
+    pub(crate) compute_type: Option<HeaderValue>,
     /// Any if empty.
     pub(crate) cors_allow_origin: Vec<HeaderValue>,
     pub(crate) api_keys: Vec<Secret>,
@@ -135,26 +141,29 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Checks a command line. Reads nothing but the key file.
-    pub(crate) fn from_args(args: &ServeArgs, search_path: Option<OsString>) -> Result<Self, SettingsError> {
+    pub(crate) fn from_args(args: &ServeArgs, surroundings: Surroundings) -> Result<Self, SettingsError> {
         let refused = compatibility::refused(args);
         if !refused.is_empty() {
             return Err(SettingsError::Unbuilt(refused));
         }
         let limits = request_limits(args)?;
-        let workers = worker_settings(args)?;
+        let workers = worker_settings(args, surroundings.num_visible_gpus)?;
+        let mut without_effect = compatibility::without_effect(&args.moot);
+        without_effect.extend(surroundings.without_effect);
         Ok(Self {
             address: SocketAddr::new(args.http.hostname, args.http.port),
             max_connections: args.http.max_connections as usize,
+            compute_type: compute_type(args)?,
             cors_allow_origin: origins(args.http.cors_allow_origin.as_deref().unwrap_or_default())?,
             api_keys: api_keys(args)?,
             graceful_timeout: Duration::from_secs(args.http.graceful_termination_timeout),
             model: model_source(args, workers.num_shard)?,
             python: args.workers.python.clone(),
-            search_path,
+            search_path: surroundings.search_path,
             engine: engine_config(args, &workers),
             workers,
             limits,
-            without_effect: compatibility::without_effect(&args.moot),
+            without_effect,
         })
     }
 }
@@ -208,9 +217,14 @@ fn origins(names: &[String]) -> Result<Vec<HeaderValue>, SettingsError> {
     named.iter().map(parse).collect()
 }
 
-fn num_shard(args: &WorkerArgs) -> Result<u32, SettingsError> {
+fn compute_type(args: &ServeArgs) -> Result<Option<HeaderValue>, SettingsError> {
+    let parse = |name: &String| name.parse().map_err(|_| SettingsError::ComputeType(name.clone()));
+    args.http.compute_type.as_ref().map(parse).transpose()
+}
+
+fn num_shard(args: &WorkerArgs, num_visible_gpus: Option<u32>) -> Result<u32, SettingsError> {
     match (args.sharded, args.num_shard) {
-        (Some(true), None) => Err(SettingsError::ShardedWithoutNumber),
+        (Some(true), None) => num_visible_gpus.filter(|&gpus| gpus > 1).ok_or(SettingsError::ShardedWithoutNumber),
         (Some(sharded), Some(num_shard)) if sharded != (num_shard > 1) => {
             Err(SettingsError::ShardedContradicts { sharded, num_shard })
         }
@@ -218,8 +232,8 @@ fn num_shard(args: &WorkerArgs) -> Result<u32, SettingsError> {
     }
 }
 
-fn worker_settings(args: &ServeArgs) -> Result<WorkerSettings, SettingsError> {
-    let num_shard = num_shard(&args.workers)?;
+fn worker_settings(args: &ServeArgs, num_visible_gpus: Option<u32>) -> Result<WorkerSettings, SettingsError> {
+    let num_shard = num_shard(&args.workers, num_visible_gpus)?;
     let (max_sequences, max_plan_tokens) = batch_bounds(&args.schedule, args.limits.max_concurrent_requests)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get) as u32;
     let num_replicas = args.workers.replicas;
@@ -294,6 +308,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
             max_missed: args.workers.max_missed_heartbeats,
         },
         max_buffered_events: MAX_BUFFERED_EVENTS,
+        prefix_caching: args.schedule.prefix_caching,
     }
 }
 

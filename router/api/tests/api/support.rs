@@ -82,6 +82,7 @@ fn app_config(configure: impl FnOnce(&mut AppConfig)) -> AppConfig {
     let mut config = AppConfig {
         limits: Limits::default(),
         api_keys: Vec::new(),
+        compute_type: None,
         cors_allow_origin: Vec::new(),
         build: Build { version: "1.2.3".to_owned(), sha: None, docker_label: None },
         metrics: metrics_handle(),

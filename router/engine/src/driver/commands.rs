@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_scheduler::{SubmitError, Time};
+use forebay_scheduler::{NewRequest, SubmitError, Time};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -53,6 +53,7 @@ impl Driver {
         };
         let now = Time(self.epoch.elapsed().as_micros() as u64);
         let request = scheduler_request(submission.id, &mut submission.request, now);
+        let request = NewRequest { reuse_prefix: request.reuse_prefix && self.config.prefix_caching, ..request };
         scheduler.submit(request, now).map_err(|error| refusal(&error))?;
         self.requests.insert(submission, now);
         Ok(())

@@ -11,12 +11,12 @@ fn serve_args(words: &[&str]) -> ServeArgs {
 
 fn parse_words(words: &[&str]) -> Result<Cli, clap::Error> {
     let argv = std::iter::once("forebay").chain(words.iter().copied()).map(OsString::from).collect();
-    parse(argv, None)
+    parse(argv, &|_| None)
 }
 
 #[test]
 fn the_declaration_is_sound() {
-    command(None).debug_assert();
+    command(&|_| None).debug_assert();
 }
 
 #[test]
@@ -98,6 +98,7 @@ fn a_subcommand_is_needed_only_where_the_first_word_is_no_flag() {
     assert_eq!(serve_args(&["serve", "some/model"]).model.model.as_deref(), Some("some/model"));
     assert!(matches!(parse_words(&["download", "some/model"]).unwrap().command, Command::Download(_)));
     assert!(parse_words(&["some/model"]).is_err());
+    assert_eq!(serve_args(&["serve", "serve"]).model.model, None, "as SageMaker starts an image");
     for word in ["--help", "-h", "--version", "-V"] {
         assert_eq!(parse_words(&[word]).unwrap_err().exit_code(), 0, "{word}");
     }
@@ -155,13 +156,18 @@ fn every_flag_of_tgi_is_known() {
         "disable-grammar-support",
         "env",
         "max-client-batch-size",
+        "max-image-fetch-size",
+        "prefix-caching",
+        "compute-type",
+        "log-level",
+        "log-colorize",
         "lora-adapters",
         "usage-stats",
         "payload-limit",
         "enable-prefill-logprobs",
         "graceful-termination-timeout",
     ];
-    let command = command(None);
+    let command = command(&|_| None);
     let serve = command.find_subcommand("serve").unwrap();
     for flag in flags {
         let arg = serve.get_arguments().find(|arg| arg.get_long() == Some(flag));
@@ -173,26 +179,13 @@ fn every_flag_of_tgi_is_known() {
 
 #[test]
 fn flags_of_our_own_have_variables_with_our_name() {
-    let command = command(None);
+    let command = command(&|_| None);
     let serve = command.find_subcommand("serve").unwrap();
     for flag in ["python", "run-ahead", "block-size", "kv-cache-bytes", "attention", "device", "step-timeout"] {
         let arg = serve.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
         let variable = format!("FOREBAY_{}", flag.replace('-', "_").to_uppercase());
         assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{flag}");
     }
-}
-
-#[test]
-fn the_hostname_variable_counts_only_when_it_holds_an_address() {
-    let reads_it = |value: &str| {
-        let command = command(Some(value.as_ref()));
-        let serve = command.find_subcommand("serve").unwrap();
-        serve.get_arguments().find(|arg| arg.get_long() == Some("hostname")).unwrap().get_env().is_some()
-    };
-    assert!(reads_it("127.0.0.1"));
-    assert!(reads_it("::1"));
-    assert!(!reads_it("4f1c2ab"));
-    assert!(!reads_it("localhost"));
 }
 
 #[test]

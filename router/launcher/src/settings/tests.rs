@@ -4,9 +4,13 @@ use super::*;
 use crate::args::{self, Command};
 
 fn settings(words: &[&str]) -> Result<Settings, SettingsError> {
+    settings_in(words, Surroundings::default())
+}
+
+fn settings_in(words: &[&str], surroundings: Surroundings) -> Result<Settings, SettingsError> {
     let argv: Vec<OsString> = ["forebay", "serve"].iter().chain(words).map(OsString::from).collect();
-    match args::parse(argv, None).unwrap().command {
-        Command::Serve(args) => Settings::from_args(&args, None),
+    match args::parse(argv, &|_| None).unwrap().command {
+        Command::Serve(args) => Settings::from_args(&args, surroundings),
         other => panic!("expected serve, got {other:?}"),
     }
 }
@@ -70,8 +74,10 @@ fn what_scheduling_makes_moot_is_named_and_accepted() {
         "--disable-grammar-support",
         "--usage-stats",
         "on",
+        "--max-image-fetch-size",
+        "1073741824",
     ]);
-    assert_eq!(settings.unwrap().without_effect.len(), 11);
+    assert_eq!(settings.unwrap().without_effect.len(), 12);
     assert!(super::tests::settings(&[]).unwrap().without_effect.is_empty());
 }
 
@@ -97,6 +103,24 @@ fn sharded_and_the_number_of_shards_agree() {
     assert!(refusal(&["--sharded", "true"]).contains("`--num-shard N`"));
     assert!(refusal(&["--sharded", "false", "--num-shard", "2"]).contains("contradicts"));
     assert!(refusal(&["--sharded", "true", "--num-shard", "1"]).contains("contradicts"));
+}
+
+#[test]
+fn sharded_alone_takes_every_gpu_that_is_named() {
+    let with_gpus = |number| Surroundings { num_visible_gpus: Some(number), ..Surroundings::default() };
+    let num_shard = |words: &[&str], number| settings_in(words, with_gpus(number)).unwrap().workers.num_shard;
+    assert_eq!(num_shard(&["--sharded", "true"], 4), 4);
+    assert_eq!(num_shard(&["--sharded", "true", "--num-shard", "2"], 4), 2);
+    assert_eq!(num_shard(&[], 4), 1);
+    assert!(settings_in(&["--sharded", "true"], with_gpus(1)).is_err());
+}
+
+#[test]
+fn what_tgi_reads_from_variables_alone_is_a_setting() {
+    assert!(settings(&[]).unwrap().engine.prefix_caching);
+    assert!(!settings(&["--prefix-caching", "0"]).unwrap().engine.prefix_caching);
+    assert_eq!(settings(&["--compute-type", "gpu+optimized"]).unwrap().compute_type.unwrap(), "gpu+optimized");
+    assert!(refusal(&["--compute-type", "a\nb"]).contains("`--compute-type`"));
 }
 
 #[test]
