@@ -16,15 +16,20 @@ const FAILURES: &[&str] =
     &["validation", "overloaded", "template", "incomplete", "generation", "unavailable", "dropped"];
 
 /// A recorder with TGI's buckets: 35 from 0.15 ms on, each 1.5 times the last, for durations, and 100 equal ones up to
-/// `max_total_tokens` for lengths. Install it before the state is made.
+/// `max_total_tokens` for lengths; powers of 2 for batches, where TGI has each number up to 1,024. Install it before the
+/// state is made.
 pub fn recorder(max_total_tokens: u32) -> Result<PrometheusBuilder, BuildError> {
     let durations: Vec<f64> = (0..35).map(|i| 0.00015 * 1.5_f64.powi(i)).collect();
+    let batch_sizes: Vec<f64> = (0..=10).map(|i| 2_f64.powi(i)).collect();
+    let draft_tokens: Vec<f64> = (0..=8).map(f64::from).collect();
     let lengths: Vec<f64> = (1..=100).map(|i| f64::from(max_total_tokens) / 100.0 * f64::from(i)).collect();
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("duration".to_owned()), &durations)?
         .set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), &durations)?
         .set_buckets_for_metric(Matcher::Suffix("_tokens".to_owned()), &lengths)?
-        .set_buckets_for_metric(Matcher::Suffix("_length".to_owned()), &lengths)
+        .set_buckets_for_metric(Matcher::Suffix("_length".to_owned()), &lengths)?
+        .set_buckets_for_metric(Matcher::Full("tgi_batch_next_size".to_owned()), &batch_sizes)?
+        .set_buckets_for_metric(Matcher::Full("tgi_request_skipped_tokens".to_owned()), &draft_tokens)
 }
 
 /// Help texts, and zeros where a series would else be missing until its first event.

@@ -3,6 +3,8 @@
 //! Arrays are little-endian `u32` or `f32` in `bytes`. A plan's arrays are cut from one buffer; a result's stay in
 //! the buffer of the received frame.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_scheduler::{
     NewSequence, RequestId, RowFlags, SampledRow, SequenceError, SequenceRef, StepError, StepPlan, StepResult,
@@ -11,6 +13,7 @@ use forebay_wire::{SamplingParams, v1 as wire};
 
 use crate::error::GroupError;
 use crate::handle::{EngineRequest, PromptLogprob, TokenLogprobs};
+use crate::metrics::StepTimings;
 
 /// What a request's rows ask of the worker, beyond what the scheduler adds itself.
 pub(crate) fn row_flags(request: &EngineRequest) -> RowFlags {
@@ -88,8 +91,7 @@ pub(crate) struct Answer {
     pub(crate) logprobs: Logprobs,
     /// In position order for each sequence.
     pub(crate) prompt_logprobs: Vec<(SequenceRef, Vec<PromptLogprob>)>,
-    /// The forward pass by the worker's clock, in microseconds.
-    pub(crate) forward_us: Option<u32>,
+    pub(crate) timings: Option<StepTimings>,
 }
 
 /// Reads a result; an error says how it contradicts itself.
@@ -115,7 +117,10 @@ fn read_answer(result: wire::StepResult) -> Result<Answer, String> {
         },
         logprobs,
         prompt_logprobs: result.prompt_logprobs.into_iter().map(read_prompt_logprobs).collect::<Result<_, _>>()?,
-        forward_us: result.timings.map(|timings| timings.forward),
+        timings: result.timings.map(|timings| StepTimings {
+            forward: Duration::from_micros(u64::from(timings.forward)),
+            sample: Duration::from_micros(u64::from(timings.sample)),
+        }),
     })
 }
 

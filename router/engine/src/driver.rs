@@ -262,10 +262,8 @@ impl Driver {
             self.requests.placed(new.id, new.sequence);
         }
         shards.send(&plan_to_wire(plan, |id| self.requests.sampling(id))?)?;
-        let method = if plan.rows.len() > plan.num_decodes as usize { Method::Prefill } else { Method::Decode };
-        let tokens = plan.rows.iter().map(|row| row.num_tokens).sum();
-        self.requests.meters().step_sent(method, plan.rows.len(), tokens, began.elapsed());
-        self.in_flight.push_back(method);
+        self.requests.meters().step_sent(plan, began.elapsed());
+        self.in_flight.push_back(Method::of(plan));
         Ok(())
     }
 
@@ -288,8 +286,7 @@ impl Driver {
         let meters = self.requests.meters();
         let Some(error) = &answer.result.step_error else {
             self.made_progress = true;
-            let forward = answer.forward_us.map(|us| Duration::from_micros(u64::from(us)));
-            return meters.step_answered(method, took, forward);
+            return meters.step_answered(method, took, answer.timings);
         };
         meters.step_failed(method);
         meters.step_error();

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use forebay_scheduler::Stats;
+use forebay_scheduler::{Stats, StepPlan};
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -21,6 +21,11 @@ const BATCH_SUCCESS: &str = "tgi_batch_inference_success";
 const BATCH_FAILURE: &str = "tgi_batch_inference_failure";
 const BATCH_DURATION: &str = "tgi_batch_inference_duration";
 const BATCH_FORWARD_DURATION: &str = "tgi_batch_forward_duration";
+const BATCH_DECODE_DURATION: &str = "tgi_batch_decode_duration";
+const BATCH_CONCAT: &str = "tgi_batch_concat";
+const BATCH_CONCAT_DURATION: &str = "tgi_batch_concat_duration";
+const BATCH_FILTER_DURATION: &str = "tgi_batch_filter_duration";
+const REQUEST_SKIPPED_TOKENS: &str = "tgi_request_skipped_tokens";
 const REQUEST_QUEUE_DURATION: &str = "tgi_request_queue_duration";
 const REQUEST_INFERENCE_DURATION: &str = "tgi_request_inference_duration";
 const REQUEST_TIME_PER_TOKEN: &str = "tgi_request_mean_time_per_token_duration";
@@ -57,6 +62,15 @@ fn describe() {
     describe_counter!(BATCH_FAILURE, Unit::Count, "Steps that failed or were lost with their group");
     describe_histogram!(BATCH_DURATION, Unit::Seconds, "From being the oldest step in flight to its result");
     describe_histogram!(BATCH_FORWARD_DURATION, Unit::Seconds, "Forward pass, by the worker's own clock");
+    describe_histogram!(BATCH_DECODE_DURATION, Unit::Seconds, "From logits to tokens, by the worker's own clock");
+    describe_counter!(BATCH_CONCAT, Unit::Count, "Steps in which prompts were computed beside running sequences");
+    describe_histogram!(
+        BATCH_CONCAT_DURATION,
+        Unit::Seconds,
+        "Of each such step, what joining took: none, a plan says it"
+    );
+    describe_histogram!(BATCH_FILTER_DURATION, Unit::Seconds, "Of each step, what dropping took: none, a plan says it");
+    describe_histogram!(REQUEST_SKIPPED_TOKENS, Unit::Count, "Draft tokens that were accepted at once");
     describe_histogram!(REQUEST_QUEUE_DURATION, Unit::Seconds, "From submission to the first plan");
     describe_histogram!(REQUEST_INFERENCE_DURATION, Unit::Seconds, "From the first plan to the last token");
     describe_histogram!(REQUEST_TIME_PER_TOKEN, Unit::Seconds, "Inference time of a request by its tokens");
@@ -88,6 +102,19 @@ pub(crate) enum Method {
     Prefill,
     /// Decodes only.
     Decode,
+}
+
+impl Method {
+    pub(crate) fn of(plan: &StepPlan) -> Self {
+        if plan.rows.len() > plan.num_decodes as usize { Self::Prefill } else { Self::Decode }
+    }
+}
+
+/// How long the parts of a step took the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepTimings {
+    pub(crate) forward: Duration,
+    pub(crate) sample: Duration,
 }
 
 /// One group's share of a gauge that shows the sum over all groups; it is taken back when dropped.
@@ -139,6 +166,8 @@ struct StepMeters {
     tokens: Histogram,
     duration: Histogram,
     forward: Histogram,
+    decode: Histogram,
+    filter: Histogram,
 }
 
 impl StepMeters {
@@ -151,6 +180,8 @@ impl StepMeters {
             tokens: histogram!(PLAN_TOKENS, "method" => method),
             duration: histogram!(BATCH_DURATION, "method" => method),
             forward: histogram!(BATCH_FORWARD_DURATION, "method" => method),
+            decode: histogram!(BATCH_DECODE_DURATION, "method" => method),
+            filter: histogram!(BATCH_FILTER_DURATION, "method" => method),
         }
     }
 }
@@ -159,6 +190,8 @@ impl StepMeters {
 pub(crate) struct Meters {
     prefill: StepMeters,
     decode: StepMeters,
+    concat: Counter,
+    concat_duration: Histogram,
     queue_size: Share,
     batch_size: Share,
     batch_tokens: Share,
@@ -194,9 +227,14 @@ impl Meters {
     /// Describes and registers everything.
     pub(crate) fn new() -> Self {
         describe();
+        // An empty one, for dashboards: there are no draft tokens yet.
+        let _ = histogram!(REQUEST_SKIPPED_TOKENS);
         Self {
             prefill: StepMeters::new("prefill"),
             decode: StepMeters::new("decode"),
+            // TGI's word for its only reason where long prompts are computed in chunks.
+            concat: counter!(BATCH_CONCAT, "reason" => "chunking"),
+            concat_duration: histogram!(BATCH_CONCAT_DURATION, "method" => "decode"),
             queue_size: Share::new(gauge!(QUEUE_SIZE)),
             batch_size: Share::new(gauge!(BATCH_CURRENT_SIZE)),
             batch_tokens: Share::new(gauge!(BATCH_CURRENT_MAX_TOKENS)),
@@ -236,22 +274,28 @@ impl Meters {
         }
     }
 
-    /// A plan of `rows` rows and `tokens` tokens was made in `took` and sent.
-    pub(crate) fn step_sent(&self, method: Method, rows: usize, tokens: u32, took: Duration) {
-        let meters = self.of(method);
+    /// A plan was made in `took` and sent.
+    pub(crate) fn step_sent(&self, plan: &StepPlan, took: Duration) {
+        let meters = self.of(Method::of(plan));
         meters.count.increment(1);
-        meters.size.record(rows as f64);
-        meters.tokens.record(f64::from(tokens));
+        meters.size.record(plan.rows.len() as f64);
+        meters.tokens.record(f64::from(plan.rows.iter().map(|row| row.num_tokens).sum::<u32>()));
+        meters.filter.record(Duration::ZERO);
+        if plan.num_decodes > 0 && Method::of(plan) == Method::Prefill {
+            self.concat.increment(1);
+            self.concat_duration.record(Duration::ZERO);
+        }
         self.plan_seconds.record(took);
     }
 
-    /// Its result arrived; `forward` by the worker's clock.
-    pub(crate) fn step_answered(&self, method: Method, took: Duration, forward: Option<Duration>) {
+    /// Its result arrived; `timings` by the worker's clock.
+    pub(crate) fn step_answered(&self, method: Method, took: Duration, timings: Option<StepTimings>) {
         let meters = self.of(method);
         meters.success.increment(1);
         meters.duration.record(took);
-        if let Some(forward) = forward {
+        if let Some(StepTimings { forward, sample }) = timings {
             meters.forward.record(forward);
+            meters.decode.record(sample);
         }
     }
 

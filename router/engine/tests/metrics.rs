@@ -7,7 +7,7 @@ use std::time::Duration;
 use forebay_engine::fake_worker::{FakeGroup, FakeScript, Fault, StepFault, engine_config};
 use forebay_engine::{Engine, EngineState};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use support::{complete, eventually, idle, prompt, read, request};
+use support::{complete, eventually, first_token, idle, prompt, read, request};
 
 /// An engine that reports to a recorder of its own.
 async fn recorded(script: FakeScript) -> (Engine, PrometheusHandle) {
@@ -41,6 +41,9 @@ async fn steps_tokens_and_blocks_are_counted() {
         "tgi_batch_inference_failure{method=\"decode\"} 0",
         "tgi_batch_inference_duration_count{method=\"decode\"} 18",
         "tgi_batch_forward_duration_count{method=\"prefill\"} 2",
+        "tgi_batch_decode_duration_count{method=\"decode\"} 18",
+        "tgi_batch_filter_duration_count{method=\"decode\"} 18",
+        "tgi_batch_concat{reason=\"chunking\"} 0",
         "tgi_request_queue_duration_count 2",
         "tgi_request_inference_duration_count 2",
         "tgi_request_mean_time_per_token_duration_count 2",
@@ -104,4 +107,17 @@ async fn every_metric_has_a_help_text() {
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let silent: Vec<_> = families.filter(|name| !text.contains(&format!("# HELP {name} "))).collect();
     assert_eq!(silent, Vec::<&str>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn prompts_that_join_running_sequences_are_counted() {
+    let (engine, handle) =
+        recorded(FakeScript { step_delay: Duration::from_millis(10), ..FakeScript::default() }).await;
+    let mut running = engine.submit(request([5], 50)).await.expect("taken");
+    first_token(&mut running).await;
+    complete(&engine, request([6], 2)).await;
+    let lines = values(&handle);
+    for line in ["tgi_batch_concat{reason=\"chunking\"} 1", "tgi_batch_concat_duration_count{method=\"decode\"} 1"] {
+        assert!(lines.iter().any(|have| have == line), "{line} is not in\n{}", lines.join("\n"));
+    }
 }
