@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod fields;
 mod generate;
+mod headers;
 mod openai;
 mod ops;
 mod panic_guard;

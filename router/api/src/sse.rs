@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use crate::choices::Choices;
 use crate::error::ApiError;
+use crate::headers;
+use crate::state::AppState;
 use crate::text_generation::{TextGeneration, TextStep};
 
 /// A comment this often keeps proxies from closing a stream whose request waits in line.
@@ -45,7 +47,8 @@ pub(crate) fn write_done(out: &mut BytesMut) {
 }
 
 /// A response that streams `choices`. Dropping its body (the client left) drops them, which cancels them.
-pub(crate) fn response(choices: Choices, writer: impl EventWriter) -> Response {
+pub(crate) fn response(state: &AppState, choices: Choices, writer: impl EventWriter) -> Result<Response, ApiError> {
+    let compute = headers::compute(state, &choices)?;
     let pump = Pump { choices, writer, begun: false, ended: false, buffer: BytesMut::new() };
     let stream = futures::stream::unfold(Box::new(pump), |mut pump| async {
         let bytes = pump.next().await?;
@@ -56,7 +59,8 @@ pub(crate) fn response(choices: Choices, writer: impl EventWriter) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    headers.extend(compute);
+    Ok(response)
 }
 
 struct Pump<W> {

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -19,6 +20,7 @@ use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, generate};
+use crate::headers;
 use crate::schema::{boolean, integer, object};
 use crate::sse::{self, EventWriter, write_data, write_done};
 use crate::state::AppState;
@@ -74,10 +76,11 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
         let head = Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model);
         let held = choices.generations().iter().map(|_| HeldLogprobs::default()).collect();
         let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage, held };
-        return Ok(sse::response(choices, writer));
+        return Ok(sse::response(&state, choices, writer)?);
     }
     let head = Head::new(&state, "chatcmpl", "chat.completion", common.model);
-    Ok(whole(&head, choices, with_logprobs, common.num_prompt_logprobs).await?)
+    let headers = headers::compute(&state, &choices)?;
+    Ok(whole(&head, choices, with_logprobs, common.num_prompt_logprobs, headers).await?)
 }
 
 /// A request's body, checked.
@@ -179,6 +182,7 @@ async fn whole(
     mut choices: Choices,
     with_logprobs: bool,
     num_prompt_logprobs: Option<u32>,
+    mut headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let empty = |generation: &TextGeneration| Choice {
         index: generation.index(),
@@ -197,10 +201,12 @@ async fn whole(
         }
         answer.finish_reason = step.finish.map(finish_reason);
     }
-    let envelope = Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) };
+    let usage = Usage::of(&choices);
+    let envelope = Envelope { head, choices: &answers, usage: Some(usage) };
     let first = choices.generations().first().zip(num_prompt_logprobs);
     let prompt_logprobs = first.map(|(generation, num_top)| PromptLogprobs::of(generation, num_top));
-    Ok(Json(Whole { envelope, prompt_logprobs }).into_response())
+    usage.add_headers(&mut headers, &choices);
+    Ok((headers, Json(Whole { envelope, prompt_logprobs })).into_response())
 }
 
 struct ChatWriter {

@@ -1,6 +1,7 @@
 //! `POST /v1/completions`.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -17,6 +18,7 @@ use crate::choices::{Choices, MAX_CHOICES};
 use crate::error::{ApiError, Dialect, OpenAiError};
 use crate::fields::{self, Body, Fields, Served};
 use crate::generate::{Job, Prompt, generate};
+use crate::headers;
 use crate::schema::{Schema, any_of, boolean, integer, list, string};
 use crate::sse::{self, EventWriter, write_data, write_done};
 use crate::state::{AppState, Limits};
@@ -72,9 +74,10 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
     if common.stream {
         let texts = choices.generations().iter().map(|_| ChoiceText::new(shape)).collect();
         let writer = CompletionWriter { head, shape, include_usage: common.include_usage, texts };
-        return Ok(sse::response(choices, writer));
+        return Ok(sse::response(&state, choices, writer)?);
     }
-    Ok(whole(&head, choices, shape).await?)
+    let headers = headers::compute(&state, &choices)?;
+    Ok(whole(&head, choices, shape, headers).await?)
 }
 
 /// What shapes the answer.
@@ -212,7 +215,7 @@ impl ChoiceText {
     }
 }
 
-async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Response, ApiError> {
+async fn whole(head: &Head, mut choices: Choices, shape: Shape, mut headers: HeaderMap) -> Result<Response, ApiError> {
     let empty = |generation: &TextGeneration| Choice {
         index: generation.index(),
         text: String::new(),
@@ -236,7 +239,9 @@ async fn whole(head: &Head, mut choices: Choices, shape: Shape) -> Result<Respon
     if shape.best_of > shape.n {
         answers = best(answers, choices.generations(), shape);
     }
-    Ok(Json(Envelope { head, choices: &answers, usage: Some(Usage::of(&choices)) }).into_response())
+    let usage = Usage::of(&choices);
+    usage.add_headers(&mut headers, &choices);
+    Ok((headers, Json(Envelope { head, choices: &answers, usage: Some(usage) })).into_response())
 }
 
 /// The `n` of each prompt's answers that have the highest log-probability per token, best first.

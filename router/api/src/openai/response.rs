@@ -2,9 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::http::HeaderMap;
 use serde::Serialize;
 
 use crate::choices::Choices;
+use crate::headers;
 use crate::state::{AppState, random_u64};
 use crate::text_generation::{Finish, TextGeneration};
 
@@ -69,6 +71,11 @@ impl Usage {
             total_tokens: prompt_tokens + completion_tokens as usize,
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
         }
+    }
+
+    /// The same counts, and the times, as TGI's headers.
+    pub(crate) fn add_headers(self, headers: &mut HeaderMap, choices: &Choices) {
+        headers::add_timings(headers, choices.timings(), self.prompt_tokens, self.completion_tokens);
     }
 }
 

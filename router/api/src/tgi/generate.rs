@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 
-use super::request::{GenerateRequest, JsonBody, Route, compute_headers};
+use super::request::{GenerateRequest, JsonBody, Route};
 use super::response::{GenerateResponse, NativeWriter, whole};
 use crate::error::{ApiError, NativeError};
 use crate::generate::generate;
+use crate::headers;
 use crate::sse;
 use crate::state::AppState;
 use crate::telemetry::RequestRecord;
@@ -33,10 +34,10 @@ pub(super) async fn answer_whole(
     return_full_text: bool,
     mut record: RequestRecord,
 ) -> Result<(HeaderMap, GenerateResponse), ApiError> {
-    let num_characters = request.inputs.chars().count();
     let (job, options) = record.check(request.into_job(state, Route { streams: false, return_full_text }))?;
     let choices = generate(state, job, record).await?;
-    whole(choices, options, compute_headers(state, num_characters)?).await
+    let headers = headers::compute(state, &choices)?;
+    whole(choices, options, headers).await
 }
 
 /// The answer as a stream. What can be known before it begins is answered with its own status, not inside of it.
@@ -46,11 +47,8 @@ pub(super) async fn answer_stream(
     return_full_text: bool,
     mut record: RequestRecord,
 ) -> Result<Response, ApiError> {
-    let num_characters = request.inputs.chars().count();
     let (job, options) = record.check(request.into_job(state, Route { streams: true, return_full_text }))?;
     let choices = generate(state, job, record).await?;
     let writer = NativeWriter::new(&choices, options);
-    let mut response = sse::response(choices, writer);
-    response.headers_mut().extend(compute_headers(state, num_characters)?);
-    Ok(response)
+    sse::response(state, choices, writer)
 }

@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::http::HeaderMap;
 use forebay_wire::v1::LogprobsKind;
 use serde_json::{Map, Value};
 
@@ -280,16 +279,4 @@ fn take_truncate(fields: &mut Fields, state: &AppState) -> Result<Option<u32>, A
         return Err(ApiError::validation("truncate", message));
     }
     Ok(Some(truncate as u32))
-}
-
-/// Headers that both kinds of answers carry.
-pub(crate) fn compute_headers(state: &AppState, num_characters: usize) -> Result<HeaderMap, ApiError> {
-    let info = state.worker_info()?;
-    let mut headers = HeaderMap::new();
-    let compute_type = format!("{}-{}", info.world_size, info.device);
-    if let Ok(value) = compute_type.parse() {
-        headers.insert("x-compute-type", value);
-    }
-    headers.insert("x-compute-characters", num_characters.into());
-    Ok(headers)
 }

@@ -1,6 +1,6 @@
 //! TGI's answers: which keys are there as `null`, which are left out, what the headers say.
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 use bytes::BytesMut;
 use forebay_text::Tokenizer;
 use serde::Serialize;
@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::request::Options;
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect};
+use crate::headers;
 use crate::sse::{EventWriter, write_data};
-use crate::telemetry::Timings;
 use crate::text_generation::{Finish, TextGeneration, TextStep};
 
 /// A whole answer.
@@ -95,7 +95,8 @@ pub(crate) async fn whole(
         answers[generation.index()].push(step, options, generation.tokenizer());
     }
     let best = best_of(choices.generations());
-    add_timings(&mut headers, choices.timings(), &choices.generations()[best]);
+    let (timings, told) = (choices.timings(), &choices.generations()[best]);
+    headers::add_timings(&mut headers, timings, told.num_prompt_tokens(), told.num_generated_tokens());
     let answer = answers.remove(best);
     let generated_text = answer.text.clone();
     let details = options.details.then(|| {
@@ -203,24 +204,6 @@ impl Token {
 
 fn finite(logprob: f32) -> Option<f32> {
     logprob.is_finite().then_some(logprob)
-}
-
-/// TGI's units: `x-compute-time` in seconds with a fraction, the others in whole milliseconds.
-fn add_timings(headers: &mut HeaderMap, timings: Timings, generation: &TextGeneration) {
-    if let Ok(seconds) = HeaderValue::from_str(&timings.total.as_secs_f64().to_string()) {
-        headers.insert("x-compute-time", seconds);
-    }
-    for (name, duration) in [
-        ("x-total-time", timings.total),
-        ("x-validation-time", timings.validation),
-        ("x-queue-time", timings.queue),
-        ("x-inference-time", timings.inference),
-        ("x-time-per-token", timings.time_per_token),
-    ] {
-        headers.insert(name, HeaderValue::from(duration.as_millis() as u64));
-    }
-    headers.insert("x-prompt-tokens", generation.num_prompt_tokens().into());
-    headers.insert("x-generated-tokens", generation.num_generated_tokens().into());
 }
 
 /// Writes TGI's stream: one event a token, no mark at the end.

@@ -22,24 +22,6 @@ async fn details_hold_every_token_and_a_greedy_choice_has_no_seed() {
 }
 
 #[tokio::test]
-async fn headers_tell_counts_and_times() {
-    let server = server(&[HELLO]).await;
-    let answer = server.generate("hello and", json!({ "max_new_tokens": 2 })).await;
-    for (name, value) in [
-        ("x-compute-type", "1-cpu"),
-        ("x-compute-characters", "9"),
-        ("x-prompt-tokens", "2"),
-        ("x-generated-tokens", "2"),
-    ] {
-        assert_eq!(answer.headers[name], value, "{name}");
-    }
-    for name in ["x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"] {
-        answer.headers[name].to_str().unwrap().parse::<u64>().unwrap();
-    }
-    answer.headers["x-compute-time"].to_str().unwrap().parse::<f64>().unwrap();
-}
-
-#[tokio::test]
 async fn without_parameters_it_samples_and_with_empty_ones_it_is_greedy() {
     let server = server(&[END]).await;
     server.post("/generate", json!({ "inputs": "a" })).await.ok();
@@ -141,49 +123,6 @@ async fn the_bodies_of_clients_with_all_their_nulls_pass() {
 }
 
 #[tokio::test]
-async fn bad_values_are_refused_in_tgis_words() {
-    let server = server(&[HELLO]).await;
-    for (parameters, message) in [
-        (json!({ "temperature": 0 }), "`temperature` must be strictly positive"),
-        (json!({ "repetition_penalty": 0 }), "`repetition_penalty` must be strictly positive"),
-        (json!({ "frequency_penalty": 2.5 }), "`frequency_penalty` must be >= -2.0 and <= 2.0"),
-        (json!({ "top_k": 0 }), "`top_k` must be strictly positive"),
-        (json!({ "top_p": 1.0 }), "`top_p` must be > 0.0 and < 1.0"),
-        (json!({ "typical_p": 0 }), "`typical_p` must be > 0.0 and < 1.0"),
-        (json!({ "max_new_tokens": 0 }), "`max_new_tokens` must be strictly positive"),
-        (
-            json!({ "max_new_tokens": 2048 }),
-            "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1 `inputs` tokens and 2048 `max_new_tokens`",
-        ),
-        (json!({ "stop": ["1", "2", "3", "4", "5"] }), "`stop` supports up to 4 stop sequences. Given: 5"),
-        (json!({ "top_n_tokens": 6 }), "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
-        (json!({ "truncate": 0 }), "`truncate` must be strictly positive and less than 2047. Given: 0"),
-        (json!({ "truncate": 2048 }), "`truncate` must be strictly positive and less than 2047. Given: 2048"),
-        (json!({ "best_of": 3 }), "`best_of` must be > 0 and <= 2. Given: 3"),
-        (json!({ "best_of": 2 }), "you must use sampling when `best_of` is > 1"),
-        (json!({ "best_of": 2, "do_sample": true, "seed": 1 }), "`seed` must not be set when `best_of` > 1"),
-    ] {
-        let answer = server.generate("a", parameters.clone()).await;
-        assert_eq!(answer.status, 422, "{parameters}");
-        let expected = json!({ "error": format!("Input validation error: {message}"), "error_type": "validation" });
-        assert_eq!(answer.json(), expected);
-    }
-}
-
-#[tokio::test]
-async fn an_empty_prompt_and_one_beyond_the_bound_are_refused() {
-    let server = crate::support::server_of(forebay_engine::fake_worker::FakeScript::default(), |config| {
-        config.limits.max_input_tokens = Some(2);
-    })
-    .await;
-    let message = |answer: Value| answer["error"].as_str().unwrap().to_owned();
-    let empty = server.generate("", json!({})).await;
-    assert_eq!(message(empty.json()), "Input validation error: `inputs` cannot be empty");
-    let long = server.generate("a a a a", json!({ "max_new_tokens": 1 })).await;
-    assert_eq!(message(long.json()), "Input validation error: `inputs` must have less than 2 tokens. Given: 4");
-}
-
-#[tokio::test]
 async fn what_is_not_served_is_refused_by_name() {
     let server = server(&[HELLO]).await;
     for (name, value) in [
@@ -251,13 +190,6 @@ async fn best_of_zero_is_one_and_a_temperature_of_one_passes_for_sampling_as_in_
     let streamed = json!({ "inputs": "a", "parameters": { "best_of": 0 } });
     let message = server.post("/generate_stream", streamed).await.message();
     assert_eq!(message, "Input validation error: `best_of` != 1 is not supported when streaming tokens");
-}
-
-#[tokio::test]
-async fn where_only_one_is_allowed_best_of_is_refused_in_tgis_words() {
-    let server = server_of(FakeScript::default(), |config| config.limits.max_best_of = 1).await;
-    let answer = server.generate("a", json!({ "best_of": 2, "do_sample": true })).await;
-    assert_eq!(answer.message(), "Input validation error: `best_of` != 1 is not allowed for this endpoint");
 }
 
 #[tokio::test]
