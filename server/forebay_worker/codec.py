@@ -145,6 +145,7 @@ def _decode_sampling(message: pb.SamplingParams) -> SamplingParams:
         logit_bias_values=tuple(bias_values.tolist()),
         allowed_token_ids=tuple(_u32(message.allowed_token_ids, "allowed_token_ids").tolist()),
         bad_words=_runs(_u32(message.bad_words, "bad_words"), "bad_words"),
+        watermark=(message.watermark.gamma, message.watermark.delta) if message.HasField("watermark") else None,
     )
 
 
@@ -168,8 +169,9 @@ def _unsupported(message: pb.SamplingParams) -> str | None:
         if (value := getattr(message, name)) not in neutral:
             shown = f" is `{value}`" if isinstance(value, float) else ""
             return f"`{name}`{shown}: this worker does not have this option; leave it out"
-    if message.HasField("watermark"):
-        return "`watermark`: this worker does not have this option; leave it out"
+    gamma, delta = message.watermark.gamma, message.watermark.delta
+    if message.HasField("watermark") and not (0.0 < gamma < 1.0 and math.isfinite(delta)):
+        return f"`watermark` has gamma `{gamma}` and delta `{delta}`, expected between 0 and 1, and a finite number"
     if message.logprobs_kind not in (pb.LOGPROBS_KIND_RAW, pb.LOGPROBS_KIND_PROCESSED):
         return f"`logprobs_kind` is `{message.logprobs_kind}`, expected 0 or 1"
     for name, holds, expected in _RANGES:

@@ -317,6 +317,7 @@ def sampling_rows(table: SequenceTable, batch: Batch) -> SamplingRows:
             row: table.allowed_token_ids[slot] for row, slot in slots if slot in table.allowed_token_ids
         },
         bad_words={row: table.bad_words[slot] for row, slot in slots if slot in table.bad_words},
+        watermark={row: table.watermark[slot] for row, slot in slots if slot in table.watermark},
     )
     return at_their_positions(rows, table)
 

@@ -69,6 +69,8 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Runs of ids, none empty."""
+    watermark: tuple[float, float] | None = None
+    """Gamma and delta."""
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         """Every token id that an option names, with the option's name."""

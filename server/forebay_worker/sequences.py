@@ -6,6 +6,8 @@ plan. The worker owns the true length: `num_computed` grows when a step has succ
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -65,11 +67,19 @@ class SequenceTable:
         self.top_ties = np.zeros(slots, np.bool_)
         self.num_prompt_logprobs = np.zeros(slots, np.int64)
         self.min_new_tokens = np.zeros(slots, np.int64)
-        # Options that hold lists of ids: only the slots whose sequence has them.
+        # Options that few have: only the slots whose sequence has them.
         self.end_token_ids: dict[int, I64] = {}
         self.logit_bias: dict[int, tuple[I64, npt.NDArray[np.float32]]] = {}
         self.allowed_token_ids: dict[int, I64] = {}
         self.bad_words: dict[int, tuple[tuple[int, ...], ...]] = {}
+        self.watermark: dict[int, tuple[float, float]] = {}
+        self._sparse_columns: tuple[dict[int, Any], ...] = (
+            self.end_token_ids,
+            self.logit_bias,
+            self.allowed_token_ids,
+            self.bad_words,
+            self.watermark,
+        )
 
         self.failed = np.zeros(slots, np.bool_)
         self.errors: dict[int, SequenceError] = {}
@@ -104,8 +114,8 @@ class SequenceTable:
         self.taken[slots] = self.failed[slots] = False
         for slot in slots.tolist():
             self.errors.pop(slot, None)
-            for lists in (self.end_token_ids, self.logit_bias, self.allowed_token_ids, self.bad_words):
-                lists.pop(slot, None)
+            for column in self._sparse_columns:
+                column.pop(slot, None)
 
     def _add(self, new: NewSequence) -> None:
         slot, known = new.slot, new.token_ids.size
@@ -177,6 +187,8 @@ class SequenceTable:
             self.allowed_token_ids[slot] = np.array(sampling.allowed_token_ids, np.int64)
         if sampling.bad_words:
             self.bad_words[slot] = sampling.bad_words
+        if sampling.watermark is not None:
+            self.watermark[slot] = sampling.watermark
 
     def _append(self, slots: I64, counts: npt.NDArray[np.uint32], blocks: npt.NDArray[np.uint32]) -> None:
         if slots.max() >= self.taken.size or not self.taken[slots].all():

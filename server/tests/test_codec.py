@@ -89,6 +89,7 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
             logit_bias_values=np.float32([-100, 0.5]).tobytes(),
             allowed_token_ids=packed(3, 4),
             bad_words=packed(1, 5, 3, 6, 7, 8),
+            watermark=pb.Watermark(gamma=0.25, delta=2.0),
             seed=2**64 - 1,
             logprobs_kind=pb.LOGPROBS_KIND_PROCESSED,
             num_top_logprobs=4,
@@ -114,6 +115,7 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
         "logit_bias_values": (-100.0, 0.5),
         "allowed_token_ids": (3, 4),
         "bad_words": ((5,), (6, 7, 8)),
+        "watermark": (0.25, 2.0),
         "seed": 2**64 - 1,
         "processed_logprobs": True,
         "num_top_logprobs": 4,
@@ -128,7 +130,6 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
     "fields",
     [
         {"grammar_id": "g1"},
-        {"watermark": pb.Watermark(gamma=0.5, delta=2.0)},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -158,10 +159,10 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         "num_top_logprobs",
         "top_ties",
         "num_prompt_logprobs",
+        "watermark",
     }
     refused = {
         "grammar_id",
-        "watermark",
     }
     assert set(pb.SamplingParams.DESCRIPTOR.fields_by_name) == read | refused
 
@@ -182,6 +183,9 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         {"tgi_frequency_penalty": float("inf")},
         {"logit_bias_values": np.float32([np.inf]).tobytes(), "logit_bias_ids": packed(1)},
         {"logprobs_kind": 7},
+        {"watermark": pb.Watermark(gamma=0.0, delta=2.0)},
+        {"watermark": pb.Watermark(gamma=1.0, delta=2.0)},
+        {"watermark": pb.Watermark(gamma=0.5, delta=float("nan"))},
     ],
 )
 def test_a_value_that_no_option_has_is_named(fields: dict[str, Any]):
@@ -243,6 +247,7 @@ OPTION_FILES = {
     "allowed_token_ids",
     "bad_words",
     "min_new_tokens",
+    "watermark",
 }
 
 
@@ -265,7 +270,6 @@ def test_every_field_that_changes_the_choice_has_an_option_file():
         "top_ties",
         "num_prompt_logprobs",
         "grammar_id",
-        "watermark",
     }
     fields = set(pb.SamplingParams.DESCRIPTOR.fields_by_name) - beside
     assert {name.removesuffix("_ids") if name == "logit_bias_ids" else name for name in fields} == OPTION_FILES

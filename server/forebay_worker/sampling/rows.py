@@ -42,6 +42,8 @@ class SamplingRows:
     """Ids, and what is added to their logits."""
     allowed_token_ids: Mapping[int, I64]
     bad_words: Mapping[int, tuple[tuple[int, ...], ...]]
+    watermark: Mapping[int, tuple[float, float]]
+    """Gamma and delta."""
 
     @property
     def has_masks(self) -> bool:
@@ -53,6 +55,7 @@ class SamplingRows:
         """Whether a row's logits are changed before the choice."""
         return bool(
             self.logit_bias
+            or self.watermark
             or (self.repetition_penalty_R != 1.0).any()
             or self.frequency_penalty_R.any()
             or self.presence_penalty_R.any()

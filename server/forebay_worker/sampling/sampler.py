@@ -1,9 +1,9 @@
 """The pipeline from logits to ids, whole batches at a time. R = rows, V = vocabulary.
 
-Order: logit bias; repetition, frequency, presence and TGI's frequency penalty; allowed tokens, bad words and minimum
-length; temperature; top-k, top-p, min-p, typical-p; noise. It is transformers' and, where that has no such option,
-TGI's. Greedy rows stop after the masks. A row's id depends on its own logits and options alone, whatever rows stand
-beside it.
+Order: watermark; logit bias; repetition, frequency, presence and TGI's frequency penalty; allowed tokens, bad words and
+minimum length; temperature; top-k, top-p, min-p, typical-p; noise. It is transformers' and, where that has no such
+option, TGI's. Greedy rows stop after the masks. A row's id depends on its own logits and options alone, whatever rows
+stand beside it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from forebay_worker.sampling.rows import I64, SamplingRows
 from forebay_worker.sampling.temperature import apply_temperature
 from forebay_worker.sampling.tgi_frequency_penalty import apply_tgi_frequency_penalty
 from forebay_worker.sampling.truncation import truncate
+from forebay_worker.sampling.watermark import mark_green_tokens
 
 # What the kernels say of such a row.
 NUMERICAL_FAILURE = -1
 NOTHING_LEFT = -2
 
 _BEFORE_CHOICE = (
+    mark_green_tokens,
     add_logit_bias,
     apply_repetition_penalty,
     apply_frequency_penalty,

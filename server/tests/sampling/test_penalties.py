@@ -68,6 +68,27 @@ def test_a_bias_is_added_as_transformers_adds_it_and_before_the_repetition_penal
     np.testing.assert_array_equal(after[0], before[0])
 
 
+@pytest.mark.parametrize(("gamma", "delta"), [(0.5, 2.0), (0.25, 5.0)])
+def test_the_watermark_favours_the_part_of_the_vocabulary_that_the_last_token_chooses(gamma: float, delta: float):
+    before, after = processed(watermark={1: (gamma, delta)})
+    # TGI's WatermarkLogitsProcessor on a CPU: the paper's hash of the last token seeds a permutation.
+    generator = torch.Generator().manual_seed(15485863 * known(1, 0)[-1])
+    green = torch.randperm(V, generator=generator)[: int(V * gamma)].numpy()
+    expected = before.copy()
+    expected[1, green] += np.float32(delta)
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_the_watermark_comes_before_the_penalties():
+    before, after = processed(watermark={1: (0.5, 2.0)}, repetition_penalty=[1.0, 2.0])
+    _, marked = processed(watermark={1: (0.5, 2.0)})
+    seen = list(set(known(1, 0)))
+    np.testing.assert_allclose(
+        after[1, seen], np.where(marked[1, seen] < 0, marked[1, seen] * 2, marked[1, seen] / 2), rtol=1e-6
+    )
+    np.testing.assert_array_equal(after[0], before[0])
+
+
 def test_only_allowed_tokens_are_left_with_their_logits():
     before, after = processed(allowed_token_ids={1: np.array([3, 1000, 3])})
     np.testing.assert_array_equal(after[0], before[0])

@@ -51,6 +51,7 @@ def make_rows(num_rows: int, **columns: Any) -> SamplingRows:
         logit_bias=columns.get("logit_bias", {}),
         allowed_token_ids=columns.get("allowed_token_ids", {}),
         bad_words=columns.get("bad_words", {}),
+        watermark=columns.get("watermark", {}),
     )
 
 
