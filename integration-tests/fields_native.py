@@ -67,6 +67,7 @@ def native_sampling() -> list[Row]:
             parameter("repetition_penalty", 2, another_text, default=1.0, accepted=(0.01, 100), refused=(0, -1, [])),
             beside={"inputs": REPEATING},
         ),
+        parameter("watermark", True, another_text, default=False, refused=("x",)),
         replace(
             parameter("frequency_penalty", 2, another_text, default=0.0, accepted=(-2, 2), refused=(-2.1, 2.1, True)),
             beside={"inputs": REPEATING},
@@ -113,7 +114,6 @@ def native_ends() -> list[Row]:
             refused=(6, -1, "x"),
             beside=TOLD,
         ),
-        parameter("watermark", False, same, accepted=(False, None), refused=(True, "x")),
         parameter("grammar", None, same, refused=({"type": "regex", "value": "a"},)),
         parameter("adapter_id", None, same, refused=("mine",)),
     ]

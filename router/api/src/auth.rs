@@ -19,6 +19,8 @@ const PUBLIC_ROUTES: &[&str] = &[
     "/ping",
     "/info",
     "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
     "/v1/models",
     "/v1/models/{*id}",
     "/docs",
@@ -50,16 +52,17 @@ impl ApiKeys {
 
 /// Lets a request through if its route is open or it carries a key.
 pub(crate) async fn require_key(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    if is_public(&request) || state.keys().allow(request.headers()) {
+    if is_public(&request, state.platform_routes().health()) || state.keys().allow(request.headers()) {
         return next.run(request).await;
     }
     ApiError::Unauthorized.response(Dialect::of_path(request.uri().path()))
 }
 
-fn is_public(request: &Request) -> bool {
+/// `probe` is the platform's route for them.
+fn is_public(request: &Request, probe: Option<&str>) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let route = request.extensions().get::<MatchedPath>();
-    reads && route.is_some_and(|route| is_public_route(route.as_str()))
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    reads && route.is_some_and(|route| is_public_route(route) || probe == Some(route))
 }
 
 /// Whether reading this route needs no key.

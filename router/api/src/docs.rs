@@ -32,7 +32,7 @@ pub(crate) fn router() -> Router<AppState> {
 }
 
 async fn handler(State(state): State<AppState>) -> Json<Value> {
-    Json(document(&state))
+    Json(document(state.limits(), &state.build().version))
 }
 
 fn page(file: &str, uri: &Uri) -> Result<Response, NativeError> {

@@ -8,21 +8,21 @@ use self::operations::{Answer, OPERATIONS, Operation};
 use crate::auth;
 use crate::error::Dialect;
 use crate::schema::{Schema, named, string};
-use crate::state::AppState;
-use crate::{openai, tgi};
+use crate::state::Limits;
+use crate::{cloud, openai, tgi};
 
 const DESCRIPTION: &str = "Text Generation Inference's routes and OpenAI's. Every field of a request works or is \
     refused by its name; `null` is as good as nothing. Limits are those that this server was started with; where a \
     model sets them, its refusals tell them.";
 
 /// Under the operator's limits, whatever the model.
-pub(crate) fn document(state: &AppState) -> Value {
+pub fn document(limits: &Limits, version: &str) -> Value {
     let mut paths = Map::new();
     for operation in OPERATIONS {
         let path = paths.entry(operation.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[operation.method] = describe(operation);
     }
-    let schemas = tgi::schemas(state.limits()).into_iter().chain(openai::schemas(state.limits()));
+    let schemas = [tgi::schemas(limits), openai::schemas(limits), cloud::schemas(limits)].into_iter().flatten();
     let schemas: Map<String, Value> = schemas.map(|(name, schema)| (name.to_owned(), schema.into())).collect();
     json!({
         "openapi": "3.1.0",
@@ -30,7 +30,7 @@ pub(crate) fn document(state: &AppState) -> Value {
             "title": "Forebay",
             "description": DESCRIPTION,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
-            "version": state.build().version,
+            "version": version,
         },
         "paths": paths,
         "components": {
@@ -67,11 +67,19 @@ fn describe(operation: &Operation) -> Value {
         content["application/json"]["example"] = example();
         described["requestBody"] = json!({ "required": true, "content": content });
     }
-    if path.contains("{*id}") {
-        let id = json!({ "name": "id", "in": "path", "required": true, "schema": Value::from(string()) });
-        described["parameters"] = json!([id]);
+    let parameters = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let describe = |name: &str| json!({ "name": name.trim_start_matches('*'), "in": "path", "required": true, "schema": Value::from(string()) });
+    if path.contains('{') {
+        described["parameters"] = parameters.map(describe).collect();
     }
     described
+}
+
+/// Whether a path is one of our own, with this method.
+pub(crate) fn is_operation(method: &str, path: &str) -> bool {
+    let is_of_the_document = ["/docs", "/docs/", "/openapi.json", "/api-doc/openapi.json"].contains(&path);
+    let is_listed = |operation: &Operation| operation.method == method && operation.path == path;
+    (method == "get" && is_of_the_document) || OPERATIONS.iter().any(is_listed)
 }
 
 fn contents(answers: &[Answer]) -> Value {

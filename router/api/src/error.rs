@@ -138,6 +138,17 @@ impl ApiError {
         }
     }
 
+    /// The same of one of several requests in a body.
+    pub(crate) fn within(self, place: &str) -> Self {
+        match self {
+            Self::Type { message, param } => Self::Type { message: format!("{place}: {message}"), param },
+            Self::Validation { message, param, code } => {
+                Self::Validation { message: format!("{place}: {message}"), param, code }
+            }
+            other => other,
+        }
+    }
+
     fn shape(&self) -> Shape {
         use StatusCode as S;
         let bad = S::BAD_REQUEST;

@@ -50,8 +50,7 @@ pub(crate) struct Body {
 }
 
 /// TGI's `parameters` whose features this server does not have.
-pub(crate) const NATIVE_PARAMETERS: &[Unserved] =
-    &[("adapter_id", Accept::Null), ("grammar", Accept::Null), ("watermark", Accept::Bool(false))];
+pub(crate) const NATIVE_PARAMETERS: &[Unserved] = &[("adapter_id", Accept::Null), ("grammar", Accept::Null)];
 
 /// TGI's body beside `inputs`, `parameters` and `stream`: the old hosted API's cache and wait switches.
 pub(crate) const NATIVE_BODY: &[Unserved] = &[("options", Accept::Anything)];

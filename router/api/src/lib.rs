@@ -3,6 +3,7 @@
 
 mod auth;
 mod choices;
+mod cloud;
 mod cors;
 mod docs;
 mod document;
@@ -25,7 +26,9 @@ mod tgi;
 mod validation;
 
 pub use choices::MAX_CHOICES;
-pub use state::{AppConfig, AppState, Build, Limits, ServedModel};
+pub use cloud::{PlatformRouteError, PlatformRoutes};
+pub use document::document;
+pub use state::{AppConfig, AppState, Build, Limits, ServedModel, Watermark};
 pub use telemetry::recorder;
 
 use axum::Router;
@@ -44,6 +47,9 @@ pub fn app(state: AppState) -> Router {
         .merge(openai::chat_completions::router())
         .merge(openai::completions::router())
         .merge(openai::models::router())
+        .merge(cloud::invocations::router())
+        .merge(cloud::vertex::router(state.platform_routes()))
+        .merge(cloud::kserve::router())
         .merge(ops::health::router())
         .merge(ops::metrics::router())
         .merge(docs::router())

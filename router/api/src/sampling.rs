@@ -4,9 +4,9 @@ mod ranges;
 mod token_lists;
 
 use forebay_wire::SamplingParams;
-use forebay_wire::v1::LogprobsKind;
+use forebay_wire::v1::{self, LogprobsKind};
 
-use crate::state::random_u64;
+use crate::state::{Watermark, random_u64};
 
 pub(crate) use ranges::{native, openai};
 pub(crate) use token_lists::{bad_words, bad_words_schema, encode_bad_words, logit_bias, logit_bias_schema, token_ids};
@@ -38,6 +38,7 @@ pub(crate) struct Sampling {
     pub(crate) allowed_token_ids: Vec<u32>,
     /// Texts that must not be generated.
     pub(crate) bad_words: Vec<String>,
+    pub(crate) watermark: Option<Watermark>,
     /// One is made at admission if absent.
     pub(crate) seed: Option<u64>,
 }
@@ -57,6 +58,7 @@ impl Default for Sampling {
             logit_bias: Vec::new(),
             allowed_token_ids: Vec::new(),
             bad_words: Vec::new(),
+            watermark: None,
             seed: None,
         }
     }
@@ -135,6 +137,7 @@ pub(crate) fn to_wire(sampling: &Sampling, extras: &Extras<'_>) -> SamplingParam
         num_top_logprobs: extras.logprobs.map_or(0, |wanted| wanted.num_top),
         top_ties: extras.logprobs.is_some_and(|wanted| wanted.top_ties),
         num_prompt_logprobs: extras.prompt_logprobs.map_or(-1, u32::cast_signed),
+        watermark: sampling.watermark.map(|Watermark { gamma, delta }| v1::Watermark { gamma, delta }),
         ..SamplingParams::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use axum::http::HeaderValue;
 use forebay_engine::{Engine, EngineState, WorkerInfo};
@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::ApiKeys;
+use crate::cloud::PlatformRoutes;
 use crate::error::ApiError;
 use crate::telemetry;
 
@@ -54,6 +55,21 @@ impl Default for Limits {
     }
 }
 
+/// How strong watermarks are, with TGI's defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Watermark {
+    /// The share of tokens that become likelier, above 0 and below 1.
+    pub gamma: f32,
+    /// What their logits gain.
+    pub delta: f32,
+}
+
+impl Default for Watermark {
+    fn default() -> Self {
+        Self { gamma: 0.5, delta: 2.0 }
+    }
+}
+
 /// Which build of the server this is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Build {
@@ -69,8 +85,12 @@ pub struct Build {
 pub struct AppConfig {
     /// Bounds.
     pub limits: Limits,
+    /// Of whoever asks for one.
+    pub watermark: Watermark,
     /// Accepted keys; with none, no key is asked for.
     pub api_keys: Vec<String>,
+    /// Where a platform sends its requests, beside our own routes.
+    pub platform_routes: PlatformRoutes,
     /// What `x-compute-type` tells, if not the shards and their device.
     pub compute_type: Option<HeaderValue>,
     /// Origins that browsers may call from; with none, any.
@@ -86,7 +106,9 @@ impl fmt::Debug for AppConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppConfig")
             .field("limits", &self.limits)
+            .field("watermark", &self.watermark)
             .field("num_api_keys", &self.api_keys.len())
+            .field("platform_routes", &self.platform_routes)
             .field("compute_type", &self.compute_type)
             .field("cors_allow_origin", &self.cors_allow_origin)
             .field("build", &self.build)
@@ -124,7 +146,7 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     config: AppConfig,
-    keys: ApiKeys,
+    keys: RwLock<Arc<ApiKeys>>,
     model: OnceLock<ServedModel>,
     requests: Arc<Semaphore>,
     text_workers: Arc<Semaphore>,
@@ -140,7 +162,7 @@ impl AppState {
     /// A server without a model yet: it answers 503 to whatever needs one until [`AppState::serve`] is called.
     pub fn new(config: AppConfig) -> Self {
         telemetry::describe();
-        let keys = ApiKeys::new(&config.api_keys);
+        let keys = RwLock::new(Arc::new(ApiKeys::new(&config.api_keys)));
         let requests = Arc::new(Semaphore::new(config.limits.max_concurrent_requests));
         let text_workers = Arc::new(Semaphore::new(config.limits.validation_workers.max(1)));
         Self(Arc::new(Shared { config, keys, model: OnceLock::new(), requests, text_workers }))
@@ -181,12 +203,28 @@ impl AppState {
         &self.0.config.limits
     }
 
+    pub(crate) fn watermark(&self) -> Watermark {
+        self.0.config.watermark
+    }
+
     pub(crate) fn build(&self) -> &Build {
         &self.0.config.build
     }
 
-    pub(crate) fn keys(&self) -> &ApiKeys {
-        &self.0.keys
+    /// From the next request on, these keys count and no others. With none the old ones stay: a server that asks for a
+    /// key never ceases to.
+    pub fn replace_api_keys(&self, keys: &[String]) {
+        if !keys.is_empty() {
+            *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ApiKeys::new(keys));
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Arc<ApiKeys> {
+        Arc::clone(&self.0.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn platform_routes(&self) -> &PlatformRoutes {
+        &self.0.config.platform_routes
     }
 
     /// What `x-compute-type` tells, if the operator says.

@@ -65,6 +65,8 @@ pub(crate) struct ServeArgs {
 /// Which model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
+    pub(crate) watermark: WatermarkArgs,
+    #[command(flatten)]
 pub(crate) struct ModelArgs {
     /// The model, as `--model-id` names it.
     #[arg(value_name = "MODEL")]
@@ -240,13 +242,26 @@ pub(crate) struct HttpArgs {
     #[arg(long, short, env, default_value_t = 3000)]
     pub(crate) port: u16,
     /// An origin that browsers may call from, several separated by commas; any if not given.
+/// How strong the watermarks of requests that ask for one are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Watermark")]
+pub(crate) struct WatermarkArgs {
+    /// The part of all tokens that the last one makes likelier.
+    #[arg(long, env, value_name = "FRACTION", default_value_t = 0.5, value_parser = crate::settings::parse_gamma)]
+    pub(crate) watermark_gamma: f32,
+    /// What is added to their logits.
+    #[arg(long, env, value_name = "LOGIT", default_value_t = 2.0, allow_negative_numbers = true, value_parser = crate::settings::parse_finite)]
+    pub(crate) watermark_delta: f32,
+}
+
     #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',')]
     pub(crate) cors_allow_origin: Option<Vec<String>>,
     /// The key that clients must send as `Authorization: Bearer KEY`. Prefer the variable or `--api-key-file`: a
     /// command line can be read by every user of the machine.
     #[arg(long, env, value_name = "KEY", hide_env_values = true, conflicts_with = "api_key_file")]
     pub(crate) api_key: Option<Secret>,
-    /// A file that holds the key, or several, one a line.
+    /// A file that holds the key, or several, one a line. When it changes, the new keys count within seconds; a file
+    /// that cannot be read or holds none changes nothing.
     #[arg(long, env = "FOREBAY_API_KEY_FILE", value_name = "PATH")]
     pub(crate) api_key_file: Option<PathBuf>,
     /// What the header `x-compute-type` tells; the number of shards and the device, as `1-cpu`, if not given.
@@ -261,6 +276,12 @@ pub(crate) struct HttpArgs {
 }
 
 /// What is written where.
+    /// Where Vertex AI asks for predictions, beside `/vertex`.
+    #[arg(long, env = "AIP_PREDICT_ROUTE", value_name = "PATH")]
+    pub(crate) vertex_predict_route: Option<String>,
+    /// Where Vertex AI asks for health, beside `/health`.
+    #[arg(long, env = "AIP_HEALTH_ROUTE", value_name = "PATH")]
+    pub(crate) vertex_health_route: Option<String>,
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs")]
 pub(crate) struct LogArgs {
@@ -348,12 +369,6 @@ pub(crate) struct UnbuiltArgs {
     /// The service's name in traces.
     #[arg(long, env, value_name = "NAME")]
     pub(crate) otlp_service_name: Option<String>,
-    /// Strength of watermarks: the share of green tokens.
-    #[arg(long, env, value_name = "GAMMA")]
-    pub(crate) watermark_gamma: Option<f32>,
-    /// Strength of watermarks: what green tokens gain.
-    #[arg(long, env, value_name = "DELTA")]
-    pub(crate) watermark_delta: Option<f32>,
     /// A public address through ngrok.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) ngrok: bool,

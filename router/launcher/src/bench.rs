@@ -132,7 +132,7 @@ mod tests {
 
     fn from_words(words: &[&str]) -> Settings {
         let argv = ["forebay", "bench"].iter().chain(words).map(Into::into).collect();
-        match parse(argv, None).unwrap().command {
+        match parse(argv, &|_| None).unwrap().command {
             Command::Bench(args) => settings(&args, None).unwrap(),
             other => panic!("expected bench, got {other:?}"),
         }
@@ -160,6 +160,6 @@ mod tests {
         std::fs::write(file.path(), "secret\n").unwrap();
         let settings = from_words(&["--api-key-file", file.path().to_str().unwrap()]);
         assert_eq!(settings.target.api_key.as_deref(), Some("secret"));
-        assert!(parse(["forebay", "bench", "--api-key", "x"].iter().map(Into::into).collect(), None).is_err());
+        assert!(parse(["forebay", "bench", "--api-key", "x"].iter().map(Into::into).collect(), &|_| None).is_err());
     }
 }

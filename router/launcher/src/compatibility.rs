@@ -54,24 +54,29 @@ pub(crate) fn refused(args: &ServeArgs) -> Vec<Remark> {
 
 fn unbuilt(args: &UnbuiltArgs) -> Vec<Remark> {
     const ROPE: &str = "only the model's own rotary settings are built; leave it out";
-    const WATERMARK: &str = "watermarks are not built yet";
     const NGROK: &str = "tunnels are not built; put a proxy in front";
-    const TRACES: &str = "traces are not built yet";
+    const TRACES: &str = "traces are not built yet; leave it out, and look at `/metrics` and `x-request-id`";
     set([
         (
             args.quantize.is_some(),
             "--quantize",
             "quantizing while loading is not built yet; a `.gguf` file that is quantized needs no flag",
         ),
-        (args.speculate.is_some(), "--speculate", "speculative decoding is not built yet"),
-        (args.trust_remote_code, "--trust-remote-code", "code that comes with a model is never run"),
+        (
+            args.speculate.is_some(),
+            "--speculate",
+            "speculative decoding is not built yet; leave it out, no text depends on it",
+        ),
+        (
+            args.trust_remote_code,
+            "--trust-remote-code",
+            "code that comes with a model is never run; leave it out if the model's family is known here",
+        ),
         (args.rope_scaling.is_some(), "--rope-scaling", ROPE),
         (args.rope_factor.is_some(), "--rope-factor", ROPE),
         (args.lora_adapters.is_some(), "--lora-adapters", "adapters are not built yet; serve a merged model"),
         (args.otlp_endpoint.is_some(), "--otlp-endpoint", TRACES),
         (args.otlp_service_name.is_some(), "--otlp-service-name", TRACES),
-        (args.watermark_gamma.is_some(), "--watermark-gamma", WATERMARK),
-        (args.watermark_delta.is_some(), "--watermark-delta", WATERMARK),
         (args.ngrok, "--ngrok", NGROK),
         (args.ngrok_authtoken.is_some(), "--ngrok-authtoken", NGROK),
         (args.ngrok_edge.is_some(), "--ngrok-edge", NGROK),

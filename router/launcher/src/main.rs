@@ -11,6 +11,7 @@ mod cores;
 mod environment;
 mod http;
 mod logging;
+mod key_file;
 mod model_source;
 mod process;
 mod python;
@@ -119,7 +120,7 @@ fn env_command(args: &EnvArgs) -> ExitCode {
 
 /// Failed requests are an end of their own: the figures stand, but a script must not take them for whole.
 fn bench_command(args: &BenchArgs) -> ExitCode {
-    let api_key = std::env::var(BENCH_API_KEY).ok().and_then(|key| key.parse().ok());
+    let api_key = variable(BENCH_API_KEY).and_then(|key| key.to_str()?.parse().ok());
     match bench::bench(args, api_key) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(if error.is_refusal() { REFUSED } else { FAILED }, &error.to_string()),

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::http::{self, BindError};
+use crate::key_file;
 use crate::model_source::{ModelError, ModelInfo};
 use crate::process::Spawner;
 use crate::python::{self, NoPython};
@@ -69,6 +70,9 @@ pub(crate) async fn serve(settings: Settings) -> Result<(), ServeError> {
     http::raise_file_limit(settings.max_connections);
     let address = listener.local_addr().map_err(ServeError::system("the listener has no address"))?;
     let state = AppState::new(app_config(&settings)?);
+    if let Some(path) = settings.api_key_file.clone() {
+        tokio::spawn(key_file::watch(path, state.clone()));
+    }
     let server = HttpServer::start(listener, &state, settings.max_connections);
     let result = tokio::select! {
         started = start_model(&settings, &state) => match started {
@@ -112,6 +116,8 @@ fn app_config(settings: &Settings) -> Result<AppConfig, ServeError> {
     Ok(AppConfig {
         limits: settings.limits.clone(),
         api_keys: settings.api_keys.iter().map(|key| key.reveal().to_owned()).collect(),
+        watermark: settings.watermark,
+        platform_routes: settings.platform_routes.clone(),
         compute_type: settings.compute_type.clone(),
         cors_allow_origin: settings.cors_allow_origin.clone(),
         build: Build {

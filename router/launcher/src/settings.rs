@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use forebay_api::{Limits, MAX_CHOICES};
+use forebay_api::{Limits, MAX_CHOICES, PlatformRouteError, PlatformRoutes, Watermark};
 use forebay_engine::{EngineConfig, Heartbeat};
 
 use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
 use crate::compatibility::{self, Remark};
+use crate::key_file;
 use crate::model_source::ModelSource;
 use crate::secret::Secret;
 use crate::variables::Surroundings;
@@ -71,6 +72,9 @@ pub(crate) enum SettingsError {
         /// `--max-batch-size`.
         sequences: u32,
     },
+    /// Where Vertex AI sends its requests.
+    #[error("`AIP_PREDICT_ROUTE` or `AIP_HEALTH_ROUTE` is {0}")]
+    PlatformRoute(#[from] PlatformRouteError),
     /// A name that no header can hold.
     #[error("`--compute-type` is `{0}`, expected visible ASCII characters")]
     ComputeType(String),
@@ -121,6 +125,10 @@ pub(crate) struct WorkerSettings {
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) max_connections: usize,
+    /// Where the keys stand, if they may change.
+    pub(crate) api_key_file: Option<PathBuf>,
+    pub(crate) platform_routes: PlatformRoutes,
+    pub(crate) watermark: Watermark,
     /// `x-compute-type`, if the operator says.
     pub(crate) compute_type: Option<HeaderValue>,
     /// Any if empty.
@@ -153,6 +161,9 @@ impl Settings {
         Ok(Self {
             address: SocketAddr::new(args.http.hostname, args.http.port),
             max_connections: args.http.max_connections as usize,
+            api_key_file: args.http.api_key_file.clone(),
+            platform_routes: platform_routes(args)?,
+            watermark: Watermark { gamma: args.watermark.watermark_gamma, delta: args.watermark.watermark_delta },
             compute_type: compute_type(args)?,
             cors_allow_origin: origins(args.http.cors_allow_origin.as_deref().unwrap_or_default())?,
             api_keys: api_keys(args)?,
@@ -215,6 +226,10 @@ fn origins(names: &[String]) -> Result<Vec<HeaderValue>, SettingsError> {
     let named = if any { &[] } else { names };
     let parse = |name: &String| name.parse().map_err(|_| SettingsError::Origin(name.clone()));
     named.iter().map(parse).collect()
+}
+
+fn platform_routes(args: &ServeArgs) -> Result<PlatformRoutes, PlatformRouteError> {
+    PlatformRoutes::new(args.http.vertex_predict_route.clone(), args.http.vertex_health_route.clone())
 }
 
 fn compute_type(args: &ServeArgs) -> Result<Option<HeaderValue>, SettingsError> {
@@ -321,14 +336,7 @@ fn api_keys(args: &ServeArgs) -> Result<Vec<Secret>, SettingsError> {
 
 /// One a line, at least one.
 pub(crate) fn read_api_keys(path: &Path) -> Result<Vec<Secret>, SettingsError> {
-    let refuse = |reason: String| SettingsError::ApiKeyFile { path: path.display().to_string(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let keys: Vec<Secret> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).filter_map(|line| line.parse().ok()).collect();
-    if keys.is_empty() {
-        return Err(refuse("it holds no key".to_owned()));
-    }
-    Ok(keys)
+    key_file::read(path).map_err(|reason| SettingsError::ApiKeyFile { path: path.display().to_string(), reason })
 }
 
 /// `1073741824`, `1GiB`, `512M`: powers of 1024 with an `i`, of 1000 without.
@@ -351,6 +359,19 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(bytes) => Ok(bytes),
         None => Err("more than 2^64 bytes".to_owned()),
     }
+}
+
+/// More than 0, less than 1.
+pub(crate) fn parse_gamma(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(gamma) if gamma > 0.0 && gamma < 1.0 => Ok(gamma),
+        _ => Err("expected a number above 0 and below 1".to_owned()),
+    }
+}
+
+/// Neither infinite nor NaN.
+pub(crate) fn parse_finite(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or_else(|| "expected a number".to_owned())
 }
 
 /// More than 0, at most 1.

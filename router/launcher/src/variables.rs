@@ -1,4 +1,4 @@
-//! Variables beside those of the flags: what `SageMaker` and Vertex AI set, which GPUs may be used, and those that TGI reads
+//! Variables beside those of the flags: what SageMaker and Vertex AI set, which GPUs may be used, and those that TGI reads
 //! without having a flag for them.
 
 use std::ffi::{OsStr, OsString};
@@ -21,7 +21,7 @@ pub(crate) const OTHER_NAMES: &[(&str, &str, &str)] = &[
 ];
 
 const SAGEMAKER_MODEL: &str = "HF_MODEL_ID";
-/// Where `SageMaker` sends its requests, whatever port an image has in its variables.
+/// Where SageMaker sends its requests, whatever port an image has in its variables.
 const SAGEMAKER_PORT: &str = "8080";
 /// Vertex AI's word for the port. It comes before `PORT`, which an image may have set.
 const VERTEX_PORT: &str = "AIP_HTTP_PORT";

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::error::Dialect;
-use crate::schema::{Schema, list, named, string};
+use crate::schema::{Schema, any_of, list, named, string};
 
 /// A request's body: its schema's name, and an example.
 pub(super) type Body = (&'static str, fn() -> Value);
@@ -41,6 +41,7 @@ const NATIVE: Operation = Operation {
     answers: &[],
 };
 const OPENAI: Operation = Operation { tag: "OpenAI", dialect: Dialect::OpenAi, ..NATIVE };
+const CLOUD: Operation = Operation { tag: "Clouds", ..NATIVE };
 const PROBE: Operation = Operation { method: "get", tag: "Operations", ..NATIVE };
 
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -123,6 +124,78 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "The model, by its name",
         answers: &[(JSON, || named("Model"))],
         ..OPENAI
+    },
+    Operation {
+        path: "/invocations",
+        id: "sagemaker_compatibility",
+        summary: "SageMaker's route: answers as the route that the body is meant for",
+        body: Some(("InvocationRequest", prompt)),
+        answers: &[(JSON, || any_of([list(named("GenerateResponse")), named("ChatCompletion"), named("Completion")]))],
+        ..CLOUD
+    },
+    Operation {
+        path: "/vertex",
+        id: "vertex_compatibility",
+        summary: "Vertex AI's route: a prediction for each instance",
+        body: Some(("VertexRequest", || json!({ "instances": [prompt()] }))),
+        answers: &[(JSON, || named("VertexResponse"))],
+        ..CLOUD
+    },
+    Operation {
+        method: "get",
+        path: "/v2",
+        id: "kserve_server_metadata",
+        summary: "KServe: the server",
+        answers: &[(JSON, || named("ServerMetadata"))],
+        ..CLOUD
+    },
+    Operation {
+        path: "/v2/health/live",
+        id: "kserve_health_live",
+        summary: "KServe: whether the server answers",
+        answers: &[(JSON, || named("Liveness"))],
+        ..PROBE
+    },
+    Operation {
+        path: "/v2/health/ready",
+        id: "kserve_health_ready",
+        summary: "KServe: whether requests can be served now",
+        answers: &[(JSON, || named("Liveness"))],
+        ..PROBE
+    },
+    Operation {
+        method: "get",
+        path: "/v2/models/{model_name}/versions/{model_version}",
+        id: "kserve_model_metadata",
+        summary: "KServe: the model, by any name",
+        answers: &[(JSON, || named("ServerMetadata"))],
+        ..CLOUD
+    },
+    Operation {
+        method: "get",
+        path: "/v2/models/{model_name}/versions/{model_version}/ready",
+        id: "kserve_model_ready",
+        summary: "KServe: whether requests can be served now",
+        answers: &[(JSON, || named("Liveness"))],
+        ..CLOUD
+    },
+    Operation {
+        path: "/v2/models/{model_name}/versions/{model_version}/infer",
+        id: "kserve_model_infer",
+        summary: "KServe: an output for each input",
+        body: Some(("InferRequest", || {
+            json!({
+                "inputs": [{
+                    "name": "prompt",
+                    "shape": [1],
+                    "datatype": "BYTES",
+                    "data": ["The capital of France is"],
+                }],
+                "parameters": { "max_new_tokens": 20 },
+            })
+        })),
+        answers: &[(JSON, || named("InferResponse"))],
+        ..CLOUD
     },
     Operation { path: "/", id: "root_health", summary: "Whether requests can be served now", ..PROBE },
     Operation { path: "/health", id: "health", summary: "Whether requests can be served now", ..PROBE },

@@ -67,7 +67,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/v1/chat/completions", post(handler))
 }
 
-async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
+pub(crate) async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
     let mut record = RequestRecord::begin();
     let (common, job) = record.check(ChatRequest::parse(&state, body).and_then(ChatRequest::into_job))?;
     let with_logprobs = job.logprobs.is_some();
@@ -100,7 +100,11 @@ impl ChatRequest {
         Ok(Self { common, inputs, num_top_logprobs })
     }
 
-    fn into_job(self) -> Result<(Common, Job), ApiError> {
+    pub(crate) fn wants_logprobs(&self) -> bool {
+        self.num_top_logprobs.is_some()
+    }
+
+    pub(crate) fn into_job(self) -> Result<(Common, Job), ApiError> {
         let Self { mut common, inputs, num_top_logprobs } = self;
         let (num_choices, num_prompt_logprobs) = (("n", common.n), common.num_prompt_logprobs);
         let wanted = Wanted { echo: false, num_choices, num_top_logprobs, num_prompt_logprobs };

@@ -66,7 +66,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/v1/completions", post(handler))
 }
 
-async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
+pub(crate) async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, OpenAiError> {
     let mut record = RequestRecord::begin();
     let (common, job, shape) = record.check(parse(&state, body))?;
     let choices = generate(&state, job, record).await?;

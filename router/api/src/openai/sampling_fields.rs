@@ -78,6 +78,7 @@ pub(super) fn take_sampling(fields: &mut Fields, state: &AppState) -> Result<Sam
         allowed_token_ids: take_allowed_token_ids(fields, state)?,
         bad_words: sampling::bad_words(fields.take("bad_words")?.unwrap_or_default())?,
         seed: take_seed(fields)?,
+        watermark: None,
     })
 }
 

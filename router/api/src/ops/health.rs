@@ -14,6 +14,6 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/health", get(handler)).route("/ping", get(handler)).route("/", get(handler))
 }
 
-async fn handler(State(state): State<AppState>) -> Response {
+pub(crate) async fn handler(State(state): State<AppState>) -> Response {
     if state.is_ready() { StatusCode::OK.into_response() } else { ApiError::Unhealthy.response(Dialect::Native) }
 }

@@ -28,7 +28,7 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Respon
 }
 
 /// The whole answer and its headers.
-pub(super) async fn answer_whole(
+pub(crate) async fn answer_whole(
     state: &AppState,
     request: GenerateRequest,
     return_full_text: bool,

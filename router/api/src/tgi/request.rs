@@ -65,6 +65,11 @@ const CHOOSING: &[Served] = &[
         "Sample among the most typical tokens that together have this probability.",
     ),
     (
+        "watermark",
+        |_| boolean().by_default(false),
+        "Make a part of the tokens likelier, by which a detector can tell the text later.",
+    ),
+    (
         "seed",
         |_| integer().at_least(0).at_most(u64::MAX),
         "Makes a sampled text repeatable; one is made, and told in `details`, if there is none.",
@@ -207,6 +212,7 @@ fn take_sampling(
     let top_p = native::TOP_P.take(fields)?;
     let typical_p = native::TYPICAL_P.take(fields)?;
     let seed = fields.take::<u64>("seed")?;
+    let watermark = fields.take("watermark")?.unwrap_or(false).then(|| state.watermark());
     let temperature_samples = temperature.is_some_and(|value| (value - 1.0).abs() > f32::EPSILON);
     let truncates = top_k > 0 || top_p.is_some() || typical_p.is_some();
     let samples = do_sample || temperature_samples || truncates;
@@ -220,6 +226,7 @@ fn take_sampling(
         typical_p: typical_p.unwrap_or(1.0),
         repetition_penalty: repetition_penalty.unwrap_or(1.0),
         tgi_frequency_penalty: frequency_penalty.unwrap_or(0.0),
+        watermark,
         seed,
         ..Sampling::default()
     };

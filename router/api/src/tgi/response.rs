@@ -20,6 +20,16 @@ pub(crate) struct GenerateResponse {
     details: Option<Details>,
 }
 
+impl GenerateResponse {
+    pub(crate) fn has_details(&self) -> bool {
+        self.details.is_some()
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.generated_text
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Details {
     finish_reason: &'static str,

@@ -15,7 +15,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/", post(handler))
 }
 
-async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, NativeError> {
+pub(crate) async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Response, NativeError> {
     let mut record = RequestRecord::begin();
     let request = record.check(GenerateRequest::parse(&state, body))?;
     let return_full_text = record.check(returns_full_text(&state))?;

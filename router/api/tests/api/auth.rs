@@ -13,13 +13,25 @@ const PUBLIC: &[&str] = &[
     "/info",
     "/metrics",
     "/v1/models",
+    "/v2/health/live",
+    "/v2/health/ready",
     "/v1/models/org/tiny",
     "/openapi.json",
     "/api-doc/openapi.json",
     "/docs/swagger-initializer.js",
 ];
-const PROTECTED: &[&str] =
-    &["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions", "/v1/completions"];
+const PROTECTED: &[&str] = &[
+    "/",
+    "/generate",
+    "/generate_stream",
+    "/tokenize",
+    "/chat_tokenize",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/invocations",
+    "/vertex",
+    "/v2/models/m/versions/1/infer",
+];
 
 async fn locked() -> Server {
     server_of(FakeScript::default(), |config| config.api_keys = vec!["key-one".to_owned(), "Key-Two".to_owned()]).await
@@ -44,6 +56,18 @@ async fn probes_and_descriptions_are_open_and_everything_else_is_not() {
         assert_eq!(status(&server, Method::POST, path, &[("authorization", "Bearer Key-Two")]).await, 415, "{path}");
         assert_eq!(status(&server, Method::POST, path, &[("authorization", "Bearer key-two")]).await, 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn replaced_keys_count_at_once_and_a_server_with_keys_never_opens() {
+    let server = locked().await;
+    let with = async |key: &str| {
+        status(&server, Method::POST, "/generate", &[("authorization", &format!("Bearer {key}"))]).await
+    };
+    server.state.replace_api_keys(&["key-one".to_owned(), "key-three".to_owned()]);
+    assert_eq!([with("key-one").await, with("key-three").await, with("Key-Two").await], [415, 415, 401]);
+    server.state.replace_api_keys(&[]);
+    assert_eq!([with("key-three").await, with("").await], [415, 401]);
 }
 
 #[tokio::test]

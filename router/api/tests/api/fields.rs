@@ -107,7 +107,7 @@ fn last_wire(server: &Server) -> Value {
         "min_new_tokens": min_new_tokens, "end_token_ids": u32s(&sampling.end_token_ids),
         "num_top_logprobs": num_top_logprobs, "top_ties": top_ties, "num_prompt_logprobs": num_prompt_logprobs,
         "logprobs_kind": logprobs_kind, "small_seed": (sampling.seed < 100).then_some(sampling.seed),
-        "grammar_id": sampling.grammar_id, "has_watermark": sampling.watermark.is_some(),
+        "grammar_id": sampling.grammar_id, "watermark": sampling.watermark.map(|watermark| [watermark.gamma, watermark.delta]),
     })
 }
 

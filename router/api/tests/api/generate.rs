@@ -125,11 +125,7 @@ async fn the_bodies_of_clients_with_all_their_nulls_pass() {
 #[tokio::test]
 async fn what_is_not_served_is_refused_by_name() {
     let server = server(&[HELLO]).await;
-    for (name, value) in [
-        ("watermark", json!(true)),
-        ("grammar", json!({ "type": "regex", "value": "a" })),
-        ("adapter_id", json!("mine")),
-    ] {
+    for (name, value) in [("grammar", json!({ "type": "regex", "value": "a" })), ("adapter_id", json!("mine"))] {
         let answer = server.generate("a", json!({ name: value })).await;
         assert_eq!(answer.status, 422);
         assert!(answer.body.contains(&format!("`{name}` is not supported")), "{}", answer.body);

@@ -6,6 +6,7 @@ mod auth;
 mod cancellation;
 mod chat_completions;
 mod chat_tokenize;
+mod cloud;
 mod completions;
 mod docs;
 mod document;

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
-use forebay_api::{AppConfig, AppState, Build, Limits, ServedModel};
+use forebay_api::{AppConfig, AppState, Build, Limits, PlatformRoutes, ServedModel, Watermark};
 use forebay_engine::fake_worker::{FakeGroup, FakeHandle, FakeScript, engine_config};
 use forebay_engine::{Engine, EngineConfig, EngineState};
 use forebay_text::{ModelText, TextFiles};
@@ -31,6 +31,7 @@ pub(crate) const MODEL_ID: &str = "org/tiny";
 
 pub(crate) struct Server {
     pub(crate) app: Router,
+    pub(crate) state: AppState,
     pub(crate) engine: Engine,
     pub(crate) worker: FakeHandle,
 }
@@ -70,7 +71,7 @@ pub(crate) fn started(script: FakeScript, configure: impl FnOnce(&mut AppConfig)
         text,
     };
     state.serve(model).unwrap();
-    Server { app: forebay_api::app(state), engine, worker }
+    Server { app: forebay_api::app(state.clone()), state, engine, worker }
 }
 
 /// A server that has no model yet.
@@ -81,7 +82,9 @@ pub(crate) fn without_model() -> Router {
 fn app_config(configure: impl FnOnce(&mut AppConfig)) -> AppConfig {
     let mut config = AppConfig {
         limits: Limits::default(),
+        watermark: Watermark::default(),
         api_keys: Vec::new(),
+        platform_routes: PlatformRoutes::default(),
         compute_type: None,
         cors_allow_origin: Vec::new(),
         build: Build { version: "1.2.3".to_owned(), sha: None, docker_label: None },

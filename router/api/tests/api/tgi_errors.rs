@@ -1,6 +1,6 @@
 //! TGI's validation errors, word for word, on every route that takes its body.
 //!
-//! Of its 34 kinds, those that only its backend of `TensorRT` raises (`TopNTokensDisabled`, `UnsupportedModality`), that
+//! Of its 34 kinds, those that only its backend of TensorRT raises (`TopNTokensDisabled`, `UnsupportedModality`), that
 //! nothing raises (`UnsetMaxNewTokens`, `MaxNewTokens`), and those of images, which no model that is built here takes
 //! (`InvalidBase64`, `InvalidImage`, `InvalidInt`, `InvalidImageContent`, `FailedFetchImage`, `ImageTooLarge`,
 //! `ImageReadError`), cannot arise; `Tokenizer` needs a tokenizer that fails. Those of grammars are told beside grammars.

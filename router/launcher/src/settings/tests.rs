@@ -21,7 +21,7 @@ fn refusal(words: &[&str]) -> String {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let refused: [&[&str]; 15] = [
+    let refused: [&[&str]; 13] = [
         &["--quantize", "awq"],
         &["--speculate", "2"],
         &["--trust-remote-code"],
@@ -30,8 +30,6 @@ fn what_is_not_built_is_refused_by_name() {
         &["--lora-adapters", "a,b"],
         &["--otlp-endpoint", "http://x"],
         &["--otlp-service-name", "x"],
-        &["--watermark-gamma", "0.5"],
-        &["--watermark-delta", "2"],
         &["--ngrok"],
         &["--ngrok-authtoken", "secret"],
         &["--ngrok-edge", "x"],
@@ -124,6 +122,23 @@ fn what_tgi_reads_from_variables_alone_is_a_setting() {
 }
 
 #[test]
+fn a_watermark_is_as_strong_as_the_operator_says() {
+    assert_eq!(settings(&[]).unwrap().watermark, Watermark { gamma: 0.5, delta: 2.0 });
+    let given = settings(&["--watermark-gamma", "0.25", "--watermark-delta", "-1.5"]).unwrap().watermark;
+    assert_eq!(given, Watermark { gamma: 0.25, delta: -1.5 });
+    for text in ["0", "1", "-0.5", "nan", "x"] {
+        assert!(parse_gamma(text).is_err(), "{text}");
+    }
+    assert!(parse_finite("inf").is_err());
+}
+
+#[test]
+fn a_platforms_paths_are_checked() {
+    assert!(settings(&["--vertex-predict-route", "/predict", "--vertex-health-route", "/health"]).is_ok());
+    assert!(refusal(&["--vertex-predict-route", "/generate"]).contains("`/generate`, which is a route of its own"));
+}
+
+#[test]
 fn a_share_of_gpu_memory_needs_a_gpu() {
     let fraction = |words: &[&str]| settings(words).unwrap().workers.cuda_memory_fraction;
     assert!((fraction(&["--cuda-memory-fraction", "0.5"]) - 0.5).abs() < f64::EPSILON);
@@ -168,15 +183,13 @@ fn every_choice_of_every_admitted_request_may_wait() {
 }
 
 #[test]
-fn a_key_file_holds_one_key_a_line() {
+fn a_key_file_without_keys_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
-    let path_text = path.to_str().unwrap();
-    std::fs::write(&path, "first\n\n second \n").unwrap();
-    let keys = settings(&["--api-key-file", path_text]).unwrap().api_keys;
-    assert_eq!(keys.iter().map(Secret::reveal).collect::<Vec<_>>(), ["first", "second"]);
+    std::fs::write(&path, "first\n").unwrap();
+    assert_eq!(settings(&["--api-key-file", path.to_str().unwrap()]).unwrap().api_keys.len(), 1);
     std::fs::write(&path, "\n").unwrap();
-    assert!(refusal(&["--api-key-file", path_text]).contains("holds no key"));
+    assert!(refusal(&["--api-key-file", path.to_str().unwrap()]).contains("holds no key"));
 }
 
 #[test]

@@ -45,6 +45,13 @@ fn requests() -> Vec<(&'static str, Value, &'static str)> {
             json!({ "prompt": "Hello and", "logprobs": 2, "stream": true, "stream_options": usage }),
             "CompletionChunk",
         ),
+        ("/vertex", json!({ "instances": [{ "inputs": "Hello and" }, { "messages": messages }] }), "VertexResponse"),
+        (
+            "/vertex",
+            json!({ "instances": [{ "inputs": "Hello and", "parameters": { "details": true } }] }),
+            "VertexResponse",
+        ),
+        ("/v2/models/m/versions/1/infer", json!({ "id": "7", "inputs": [{ "data": ["Hello and"] }] }), "InferResponse"),
         ("/generate", json!({ "inputs": "" }), "ErrorResponse"),
         ("/v1/completions", json!({ "prompt": "" }), "OpenAiErrorResponse"),
     ]
@@ -69,6 +76,8 @@ async fn they_hold_what_is_described_and_nothing_else() {
     for (path, schema) in [
         ("/info", "Info".to_owned()),
         ("/v1/models", "Models".to_owned()),
+        ("/v2", "ServerMetadata".to_owned()),
+        ("/v2/health/ready", "Liveness".to_owned()),
         (&format!("/v1/models/{MODEL_ID}"), "Model".to_owned()),
     ] {
         let answer = server.get(path).await.ok();

@@ -15,7 +15,7 @@ struct Place {
     refused: u16,
 }
 
-const PLACES: [Place; 5] = [
+const PLACES: [Place; 7] = [
     Place {
         path: "/generate",
         schema: "GenerateParameters",
@@ -39,6 +39,18 @@ const PLACES: [Place; 5] = [
         schema: "ChatRequest",
         body: |fields| with("messages", json!([{ "role": "user", "content": "Hello" }]), fields),
         refused: 400,
+    },
+    Place {
+        path: "/vertex",
+        schema: "VertexRequest",
+        body: |fields| with("instances", json!([{ "inputs": "Hello and" }]), fields),
+        refused: 422,
+    },
+    Place {
+        path: "/v2/models/m/versions/1/infer",
+        schema: "InferRequest",
+        body: |fields| with("inputs", json!([{ "data": ["Hello and"] }]), fields),
+        refused: 422,
     },
     Place {
         path: "/v1/completions",

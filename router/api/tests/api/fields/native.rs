@@ -50,6 +50,11 @@ fn chosen() -> Vec<Field> {
             ],
         ),
         field(
+            "watermark",
+            vec![(json!(false), wire(json!({}))), (json!(true), wire(json!({ "watermark": [0.5, 2.0] })))],
+            vec![(json!("x"), "`parameters.watermark`: invalid type")],
+        ),
+        field(
             "frequency_penalty",
             vec![
                 (json!(0), wire(json!({}))),
@@ -190,7 +195,6 @@ fn told() -> Vec<Field> {
 
 fn not_served() -> Vec<Field> {
     vec![
-        field("watermark", vec![(json!(false), wire(json!({})))], vec![(json!(true), "`watermark` is not supported")]),
         field("grammar", vec![], vec![(json!({ "type": "regex", "value": "a" }), "`grammar` is not supported")]),
         field("adapter_id", vec![], vec![(json!("mine"), "`adapter_id` is not supported")]),
     ]
