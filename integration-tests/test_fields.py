@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 
 ROUTES = fields_native.ROUTES | fields_openai.ROUTES
 ROWS = [(path, row) for path, route in ROUTES.items() for row in route.rows]
+# Their bodies hold bodies of the others; `router/api/tests/api/cloud.rs` looks at what is their own.
+ENVELOPES = {"/invocations", "/vertex", "/v2/models/{model_name}/versions/{model_version}/infer"}
 IDS = [f"{path} {row.name}" for path, row in ROWS]
 
 CHAT_TEMPLATE = """\
@@ -168,4 +170,4 @@ def test_an_unknown_field_is_refused_wherever_it_stands(client: Client, path: st
 
 def test_every_route_with_a_body_has_a_table(client: Client) -> None:
     paths = client.document["paths"].items()
-    assert set(ROUTES) == {path for path, methods in paths if "requestBody" in methods.get("post", {})}
+    assert set(ROUTES) | ENVELOPES == {path for path, methods in paths if "requestBody" in methods.get("post", {})}

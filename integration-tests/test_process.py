@@ -1,5 +1,6 @@
 """The binary as a process: ports, signals, orphans."""
 
+import http.client
 import signal
 import socket
 import subprocess
@@ -29,6 +30,21 @@ def runs(pid: int) -> bool:
 def test_version_prints_the_version():
     output = subprocess.run([BINARY, "--version"], check=True, capture_output=True, text=True).stdout
     assert output.startswith("forebay ")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "part"),
+    [
+        ("text-generation-launcher", ["--help"], "--max-concurrent-requests"),
+        ("text-generation-server", ["download-weights", "--help"], "--auto-convert"),
+        ("text-generation-router", ["print-schema"], '"/generate_stream"'),
+    ],
+)
+def test_tgis_programs_are_this_one_by_their_names(tmp_path, name, arguments, part):
+    link = tmp_path / name
+    link.symlink_to(BINARY)
+    output = subprocess.run([link, *arguments], check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
+    assert part in output
 
 
 def test_a_port_in_use_ends_the_start_and_names_the_address():
@@ -100,6 +116,25 @@ def test_a_killed_router_leaves_no_worker(start_server):
         while any(runs(pid) for pid in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(runs(pid) for pid in workers)
+
+
+def test_a_changed_key_file_counts_without_a_restart(tmp_path, start_server):
+    keys = tmp_path / "keys"
+    keys.write_text("first\n")
+
+    def status(server, key: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        connection.request("POST", "/tokenize", '{"inputs": "a"}', headers)
+        return connection.getresponse().status
+
+    with start_server("--api-key-file", str(keys)) as server:
+        assert (status(server, "first"), status(server, "second")) == (200, 401)
+        keys.write_text("second\n")
+        deadline = time.monotonic() + LIMIT_S
+        while status(server, "second") == 401 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (status(server, "first"), status(server, "second")) == (401, 200)
 
 
 def test_no_file_of_a_run_is_left_in_the_working_folder():

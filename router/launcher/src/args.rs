@@ -15,6 +15,7 @@ use crate::secret::Secret;
 use crate::variables::{self, Lookup};
 
 pub(crate) mod bench;
+pub(crate) mod entry_names;
 
 /// An inference server for language models.
 #[derive(Debug, Parser)]
@@ -29,6 +30,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve a model over HTTP (the default when the first argument is a flag or absent).
+    #[command(alias = entry_names::LAUNCHER)]
     Serve(Box<ServeArgs>),
     /// Fetch a model's files into the cache and print where they lie.
     Download(DownloadArgs),
@@ -36,6 +38,16 @@ pub(crate) enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Print the build, the machine and what the workers would run on, for a report.
     Env(EnvArgs),
+    /// What TGI's `text-generation-server` is asked for, also under this name of the program.
+    #[command(name = entry_names::SERVER, subcommand_required = true, arg_required_else_help = true)]
+    TgiServer {
+        /// What to do.
+        #[command(subcommand)]
+        command: entry_names::ServerCommand,
+    },
+    /// What TGI's `text-generation-router` is asked for, also under this name of the program.
+    #[command(name = entry_names::ROUTER)]
+    TgiRouter(entry_names::RouterArgs),
     /// Become another program that dies with its parent; how the server starts its children.
     #[command(name = crate::process::EXEC_CHILD, hide = true)]
     ExecChild(ExecChildArgs),
@@ -53,6 +65,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) schedule: ScheduleArgs,
     #[command(flatten)]
+    pub(crate) watermark: WatermarkArgs,
+    #[command(flatten)]
     pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) logs: LogArgs,
@@ -65,8 +79,6 @@ pub(crate) struct ServeArgs {
 /// Which model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
-    pub(crate) watermark: WatermarkArgs,
-    #[command(flatten)]
 pub(crate) struct ModelArgs {
     /// The model, as `--model-id` names it.
     #[arg(value_name = "MODEL")]
@@ -230,18 +242,6 @@ pub(crate) struct ScheduleArgs {
     pub(crate) kv_cache_tokens: Option<u64>,
 }
 
-/// The listener.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "HTTP")]
-pub(crate) struct HttpArgs {
-    /// The address to listen on. The variable counts only when it holds an address: container runtimes set it to
-    /// the container's name.
-    #[arg(long, env, value_name = "ADDRESS", default_value = "0.0.0.0")]
-    pub(crate) hostname: IpAddr,
-    /// The port to listen on; 0 takes a free one.
-    #[arg(long, short, env, default_value_t = 3000)]
-    pub(crate) port: u16,
-    /// An origin that browsers may call from, several separated by commas; any if not given.
 /// How strong the watermarks of requests that ask for one are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Watermark")]
@@ -254,6 +254,18 @@ pub(crate) struct WatermarkArgs {
     pub(crate) watermark_delta: f32,
 }
 
+/// The listener.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpArgs {
+    /// The address to listen on. The variable counts only when it holds an address: container runtimes set it to
+    /// the container's name.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub(crate) hostname: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    #[arg(long, short, env, default_value_t = 3000)]
+    pub(crate) port: u16,
+    /// An origin that browsers may call from, several separated by commas; any if not given.
     #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',')]
     pub(crate) cors_allow_origin: Option<Vec<String>>,
     /// The key that clients must send as `Authorization: Bearer KEY`. Prefer the variable or `--api-key-file`: a
@@ -264,6 +276,12 @@ pub(crate) struct WatermarkArgs {
     /// that cannot be read or holds none changes nothing.
     #[arg(long, env = "FOREBAY_API_KEY_FILE", value_name = "PATH")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// Where Vertex AI asks for predictions, beside `/vertex`.
+    #[arg(long, env = "AIP_PREDICT_ROUTE", value_name = "PATH")]
+    pub(crate) vertex_predict_route: Option<String>,
+    /// Where Vertex AI asks for health, beside `/health`.
+    #[arg(long, env = "AIP_HEALTH_ROUTE", value_name = "PATH")]
+    pub(crate) vertex_health_route: Option<String>,
     /// What the header `x-compute-type` tells; the number of shards and the device, as `1-cpu`, if not given.
     #[arg(long, env, value_name = "NAME")]
     pub(crate) compute_type: Option<String>,
@@ -276,12 +294,6 @@ pub(crate) struct WatermarkArgs {
 }
 
 /// What is written where.
-    /// Where Vertex AI asks for predictions, beside `/vertex`.
-    #[arg(long, env = "AIP_PREDICT_ROUTE", value_name = "PATH")]
-    pub(crate) vertex_predict_route: Option<String>,
-    /// Where Vertex AI asks for health, beside `/health`.
-    #[arg(long, env = "AIP_HEALTH_ROUTE", value_name = "PATH")]
-    pub(crate) vertex_health_route: Option<String>,
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs")]
 pub(crate) struct LogArgs {
@@ -421,6 +433,7 @@ pub(crate) struct ExecChildArgs {
 
 /// Parses a command line whose first word is the program's name.
 pub(crate) fn parse(mut argv: Vec<OsString>, lookup: Lookup<'_>) -> Result<Cli, clap::Error> {
+    entry_names::put_first(&mut argv);
     let word = |at: usize| argv.get(at).and_then(|word| word.to_str());
     if means_serve(word(1)) {
         argv.insert(1.min(argv.len()), "serve".into());

@@ -10,7 +10,9 @@ use crate::variables::{OTHER_NAMES, WITHOUT_EFFECT};
 const HEAD: &str = "# Command line
 
 Generated from `router/launcher/src/args.rs`; `UPDATE_CLI_REFERENCE=1 cargo test -p forebay cli_reference` writes it
-anew. A flag wins over its environment variable. A command line that begins with a flag, or is empty, means `serve`.
+anew. A flag wins over its environment variable. A command line that begins with a flag, or is empty, means `serve`; so
+does the name `text-generation-launcher`, which is installed beside `forebay`, as are `text-generation-server` and
+`text-generation-router`.
 
 Logs and errors go to standard error. Exit codes: 0 after SIGTERM or SIGINT (what runs may finish first), 2 when the
 command line or the model is refused, 1 for everything else. While the server runs, a second signal ends it at once.
@@ -20,11 +22,17 @@ fn reference() -> String {
     let mut text = HEAD.to_owned();
     let mut command = crate::args::command(&|_| None);
     command.build();
-    for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
-        write_command(&mut text, subcommand);
-    }
+    write_commands(&mut text, "forebay", &command);
     write_variables(&mut text);
     text
+}
+
+fn write_commands(text: &mut String, name: &str, command: &Command) {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set() && inner.get_name() != "help") {
+        let name = format!("{name} {}", inner.get_name());
+        write_command(text, &name, inner);
+        write_commands(text, &name, inner);
+    }
 }
 
 fn write_variables(text: &mut String) {
@@ -45,9 +53,9 @@ fn write_variables(text: &mut String) {
     .unwrap();
 }
 
-fn write_command(text: &mut String, command: &Command) {
+fn write_command(text: &mut String, name: &str, command: &Command) {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    writeln!(text, "\n## `forebay {}`\n\n{about}.", command.get_name()).unwrap();
+    writeln!(text, "\n## `{name}`\n\n{about}.").unwrap();
     let mut heading = None;
     for arg in command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_id() != "help") {
         if heading != Some(arg.get_help_heading()) {

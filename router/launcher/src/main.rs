@@ -8,10 +8,11 @@ mod args;
 mod bench;
 mod compatibility;
 mod cores;
+mod entry_names;
 mod environment;
 mod http;
-mod logging;
 mod key_file;
+mod logging;
 mod model_source;
 mod process;
 mod python;
@@ -72,6 +73,14 @@ fn main() -> ExitCode {
         Command::Download(args) => download_command(args),
         Command::Bench(args) => bench_command(&args),
         Command::Env(args) => env_command(&args),
+        Command::TgiServer { command } => match entry_names::server(command) {
+            Ok(args) => download_command(args),
+            Err(refused) => fail(REFUSED, &refused.to_string()),
+        },
+        Command::TgiRouter(args) => match entry_names::router(&args) {
+            Ok(schema) => print(Ok(schema.into_bytes())),
+            Err(refused) => fail(REFUSED, &refused.to_string()),
+        },
         Command::ExecChild(args) => fail(FAILED, &process::exec_child(&args)),
     }
 }

@@ -189,6 +189,24 @@ fn flags_of_our_own_have_variables_with_our_name() {
 }
 
 #[test]
+fn a_flag_that_is_nearly_right_is_told_what_was_meant() {
+    for (flag, meant) in [("--max-batch-prefil-tokens", "--max-batch-prefill-tokens"), ("--modelid", "--model-id")] {
+        let message = parse_words(&[flag, "1"]).unwrap_err().to_string();
+        assert!(message.contains(&format!("a similar argument exists: '{meant}'")), "{message}");
+    }
+    let message = parse_words(&["sevre"]).unwrap_err().to_string();
+    assert!(message.contains("a similar subcommand exists: 'serve'"), "{message}");
+}
+
+#[test]
+fn every_flag_of_serve_stands_under_a_topic() {
+    let command = command(&|_| None);
+    let serve = command.find_subcommand("serve").unwrap();
+    let without = serve.get_arguments().filter(|arg| arg.get_id() != "help" && arg.get_help_heading().is_none());
+    assert_eq!(without.map(|arg| arg.get_id().to_string()).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
 fn the_key_is_in_no_debug_output() {
     let args = serve_args(&["--api-key", "sesame"]);
     assert_eq!(args.http.api_key.as_ref().unwrap().reveal(), "sesame");
