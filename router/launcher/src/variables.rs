@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 
-use clap::Command;
+use clap::{Arg, Command};
 
 use crate::compatibility::Remark;
 
@@ -77,33 +77,35 @@ fn count_devices(list: &str) -> Option<u32> {
     names.clone().all(is_device).then(|| names.count() as u32)
 }
 
-/// Lets flags of `serve` read the variables that hold here.
+/// What becomes of a flag's declaration.
+type Change = (&'static str, Box<dyn FnOnce(Arg) -> Arg>);
+
+/// Lets flags of `serve` read the variables that hold here. What is not changed keeps its place in the reference.
 pub(crate) fn bind(command: Command, lookup: Lookup<'_>) -> Command {
+    let changes = changes(lookup);
+    if changes.is_empty() {
+        return command;
+    }
     command.mut_subcommand("serve", |serve| {
-        let serve = OTHER_NAMES.iter().fold(serve, |serve, &(flag, own, other)| {
-            if lookup(own).is_some() { serve } else { serve.mut_arg(flag, |arg| read_if_set(arg, other, lookup)) }
-        });
-        let serve = if lookup("HOSTNAME").is_none_or(|name| is_address(&name)) {
-            serve
-        } else {
-            serve.mut_arg("hostname", |arg| arg.env(None::<&'static str>))
-        };
-        serve.mut_arg("port", |arg| bind_port(arg, lookup))
+        changes.into_iter().fold(serve, |serve, (flag, change)| serve.mut_arg(flag, change))
     })
 }
 
-fn bind_port(arg: clap::Arg, lookup: Lookup<'_>) -> clap::Arg {
-    if lookup(VERTEX_PORT).is_some() {
-        arg.env(VERTEX_PORT)
-    } else if lookup(SAGEMAKER_MODEL).is_some() && lookup("MODEL_ID").is_none() {
-        arg.env(None::<&'static str>).default_value(SAGEMAKER_PORT)
-    } else {
-        arg
+fn changes(lookup: Lookup<'_>) -> Vec<Change> {
+    let is_set = |name: &str| lookup(name).is_some();
+    let reads = |variable: &'static str| -> Box<dyn FnOnce(Arg) -> Arg> { Box::new(move |arg| arg.env(variable)) };
+    let others = OTHER_NAMES.iter().filter(|(_, own, other)| !is_set(own) && is_set(other));
+    let mut changes: Vec<Change> = others.map(|&(flag, _, other)| (flag, reads(other))).collect();
+    if is_set(VERTEX_PORT) {
+        changes.push(("port", reads(VERTEX_PORT)));
+    } else if is_set(SAGEMAKER_MODEL) && !is_set("MODEL_ID") {
+        let port = |arg: Arg| arg.env(None::<&'static str>).default_value(SAGEMAKER_PORT);
+        changes.push(("port", Box::new(port)));
     }
-}
-
-fn read_if_set(arg: clap::Arg, variable: &'static str, lookup: Lookup<'_>) -> clap::Arg {
-    if lookup(variable).is_some() { arg.env(variable) } else { arg }
+    if lookup("HOSTNAME").is_some_and(|name| !is_address(&name)) {
+        changes.push(("hostname", Box::new(|arg: Arg| arg.env(None::<&'static str>))));
+    }
+    changes
 }
 
 fn is_address(name: &OsStr) -> bool {
