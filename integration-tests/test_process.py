@@ -1,5 +1,6 @@
 """The binary as a process: ports, signals, orphans."""
 
+import contextlib
 import http.client
 import signal
 import socket
@@ -123,10 +124,11 @@ def test_a_changed_key_file_counts_without_a_restart(tmp_path, start_server):
     keys.write_text("first\n")
 
     def status(server, key: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        connection.request("POST", "/tokenize", '{"inputs": "a"}', headers)
-        return connection.getresponse().status
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        with contextlib.closing(connection):
+            connection.request("POST", "/tokenize", '{"inputs": "a"}', headers)
+            return connection.getresponse().status
 
     with start_server("--api-key-file", str(keys)) as server:
         assert (status(server, "first"), status(server, "second")) == (200, 401)
