@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from forebay_worker.config import WorkerConfig
@@ -19,8 +21,12 @@ from forebay_worker.service import WorkerService, stop
 log = logging.getLogger(__name__)
 
 
-def serve() -> int:
-    """Serve plans until the plan stream or stdin ends. Returns: the exit status, 0 if the router closed the stream."""
+def serve(cores: Collection[int] | None = None) -> int:
+    """Serve plans until the plan stream or stdin ends.
+
+    `cores`: those that this process may use, if what is imported has bound the calling thread to one of them.
+    Returns: the exit status, 0 if the router closed the stream.
+    """
     set_up_logging("info")
     name_process("forebay-worker")
     try:
@@ -32,9 +38,10 @@ def serve() -> int:
     # ^C reaches the whole process group of a terminal, and the launcher decides what it means. SIGTERM keeps its
     # default, which ends the process even while the main thread is inside a kernel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_stdin, name="stdin", daemon=True).start()
     service = WorkerService(config.incarnation, version())
-    server = service.start(config.socket_path)
+    with _unbound(cores):
+        threading.Thread(target=_exit_with_stdin, name="stdin", daemon=True).start()
+        server = service.start(config.socket_path)
     ended_well = _load_and_run(service, config)
     stop(server)
     return 0 if ended_well else 1
@@ -62,6 +69,18 @@ def _load_and_run(service: WorkerService, config: WorkerConfig) -> bool:
     gc.enable()
     service.ready(executor.capabilities)
     return service.run_steps(executor.execute)
+
+
+@contextmanager
+def _unbound(cores: Collection[int] | None) -> Iterator[None]:
+    """Let threads that start meanwhile run on any of `cores`, beside the calling thread's own: they inherit it."""
+    if cores is None:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 def name_process(name: str) -> None:

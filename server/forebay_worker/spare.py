@@ -46,6 +46,8 @@ def run_spare() -> int:
     # ^C reaches the whole process group of a terminal, and the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve.name_process("forebay-spare")
+    # The threads' library binds this one when it is loaded.
+    cores = os.sched_getaffinity(0)
     # What is imported stays: the collector would look at it again and again, and in a worker touch, and so copy, it.
     gc.disable()
     for module in _IMPORTED_LATE:
@@ -57,7 +59,7 @@ def run_spare() -> int:
         return 1
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as launcher:
         is_worker = Spare(launcher).run()
-    return serve.serve() if is_worker else 0
+    return serve.serve(cores) if is_worker else 0
 
 
 class Spare:

@@ -13,11 +13,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import grpc
 import pytest
 
+from forebay_worker.pb import worker_pb2 as pb
+from forebay_worker.pb import worker_pb2_grpc
+
 SECONDS = 120
+CORES = sorted(os.sched_getaffinity(0))
 
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
@@ -34,15 +39,15 @@ class Forked:
 class Launcher:
     """What the launcher does with a spare process."""
 
-    def __init__(self) -> None:
-        """Start one."""
+    def __init__(self, **variables: str) -> None:
+        """Start one, with these variables in its environment."""
         self.files = ExitStack()
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(SECONDS)
         self.reports = self.files.enter_context(self.socket.makefile("r"))
         command = [sys.executable, "-m", "forebay_worker", "spare"]
         # Without it numpy's library starts threads as soon as it is loaded, and nothing is forked then.
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"} | variables
         with theirs:
             self.process = self.files.enter_context(subprocess.Popen(command, stdin=theirs, env=environment))
 
@@ -69,12 +74,14 @@ class Launcher:
 
 
 @contextmanager
-def running() -> Iterator[Launcher]:
-    launcher = Launcher()
+def running(**variables: str) -> Iterator[Launcher]:
+    launcher = Launcher(**variables)
     with launcher.files:
-        yield launcher
-        launcher.process.kill()
-        launcher.hang_up()
+        try:
+            yield launcher
+        finally:
+            launcher.process.kill()
+            launcher.hang_up()
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +96,9 @@ def launcher() -> Iterator[Launcher]:
         yield launcher
 
 
-def config_line(folder: Path) -> str:
-    fields = {"model_path": str(folder / "none.gguf"), "rendezvous_path": "", "socket_path": str(folder / "w.sock")}
-    return json.dumps(fields | {"incarnation": 1}) + "\n"
+def config_line(folder: Path, **fields: Any) -> str:
+    fields |= {"model_path": str(folder / "none.gguf"), "rendezvous_path": str(folder / "ranks"), "incarnation": 1}
+    return json.dumps(fields | {"socket_path": str(folder / "w.sock")}) + "\n"
 
 
 def wait_until_gone(worker: Forked) -> None:
@@ -126,6 +133,22 @@ def test_a_worker_is_killed_when_it_is_ordered_and_the_next_one_starts(shared: L
     shared.order(f"kill {worker.pid}\n")
     shared.order(f"kill {shared.fork().pid}\n")
     assert shared.report()[2] == str(signal.SIGKILL)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="takes two cores")
+def test_threads_of_a_forked_workers_service_are_not_bound_to_its_main_threads_core(tmp_path: Path):
+    places = f"{{{CORES[0]}}},{{{CORES[1]}}}"
+    with running(OMP_PROC_BIND="true", OMP_PLACES=places, OMP_NUM_THREADS="2") as launcher:
+        worker = launcher.fork()
+        # Its peer never comes.
+        worker.stdin.write(config_line(tmp_path, world_size=2))
+        with grpc.insecure_channel(f"unix:{tmp_path / 'w.sock'}") as channel:
+            stub = worker_pb2_grpc.WorkerStub(channel)
+            stub.Heartbeat(pb.HeartbeatRequest(), timeout=SECONDS, wait_for_ready=True)
+        threads = {int(task.name) for task in Path(f"/proc/{worker.pid}/task").iterdir()} - {worker.pid}
+        assert os.sched_getaffinity(worker.pid) == {CORES[0]}
+        # Those of the group's meeting are the main thread's.
+        assert set(CORES) in [os.sched_getaffinity(thread) for thread in threads]
 
 
 def test_workers_die_with_a_spare_process_that_is_killed(launcher: Launcher):
