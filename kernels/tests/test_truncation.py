@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from forebay_kernels.ops.truncation import (
+    keep_window,
+    keep_window_reference,
     kth_largest,
     kth_largest_reference,
     mass_window,
@@ -91,3 +93,17 @@ def test_arguments_that_do_not_fit_are_refused_by_name(instruction_set):
         mean_logit(logits_RV, torch.zeros(1))
     with pytest.raises(TypeError, match="ks"):
         kth_largest(logits_RV, vector_R)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 33, 4096])
+def test_what_a_window_leaves_out_equals_the_reference(instruction_set, num_tokens):
+    wide_RV = rows(3.0, num_tokens + 7)
+    logits_RV = wide_RV[:, :num_tokens]
+    expected_RV = logits_RV.clone()
+    lows_R = torch.tensor([NO_FLOOR, -1.0, 0.0, NO_FLOOR, 2.0, 1e9])
+    highs_R = torch.tensor([float("inf"), float("inf"), 1.0, 0.5, 2.5, float("inf")])
+    beside_R7 = wide_RV[:, num_tokens:].clone()
+    keep_window_reference(expected_RV, lows_R, highs_R)
+    keep_window(logits_RV, lows_R, highs_R)
+    assert torch.equal(logits_RV, expected_RV)
+    assert torch.equal(wide_RV[:, num_tokens:], beside_R7)

@@ -42,5 +42,5 @@ mod _native {
     #[pymodule_export]
     use crate::sublayers::{AttentionSublayer, MlpSublayer, Sublayers};
     #[pymodule_export]
-    use crate::truncation::{kth_largest, mass_window, mean_logit};
+    use crate::truncation::{keep_window, kth_largest, mass_window, mean_logit};
 }

@@ -1,4 +1,4 @@
-//! The crossing of `kth_largest`, `mass_window`, `mean_logit`.
+//! The crossing of `kth_largest`, `mass_window`, `keep_window`, `mean_logit`.
 
 use crate::instruction_set::current;
 use crate::invalid;
@@ -44,6 +44,25 @@ pub(crate) fn mass_window<'py>(
     let (centres, shares) = (centres.slice()?, shares.slice()?);
     py.detach(|| core::mass_window(logits, floors, centres, shares, windows, set)).map_err(invalid)?;
     Ok(out)
+}
+
+/// What each row leaves out becomes -inf, in place.
+#[pyfunction]
+pub(crate) fn keep_window(
+    py: Python<'_>,
+    logits: &Bound<'_, PyAny>,
+    lows: &Bound<'_, PyAny>,
+    highs: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let (logits, lows) = (Tensor::new(logits, "logits")?, Tensor::new(lows, "lows")?);
+    let highs = Tensor::new(highs, "highs")?;
+    let [num_rows, _] = logits.shape()?;
+    for vector in [&lows, &highs] {
+        vector.expect_shape([num_rows])?;
+    }
+    let rows = logits.rows_mut::<f32>(&[], &[&lows, &highs])?;
+    let (lows, highs, set) = (lows.slice()?, highs.slice()?, current());
+    py.detach(|| core::keep_window(&rows, lows, highs, set)).map_err(invalid)
 }
 
 /// The mean logit of each row under its softmax.

@@ -6,7 +6,8 @@
 
 use crate::elementary::exp;
 use crate::sampling_noise::{CHUNK, check_count, for_each_row, maximum};
-use crate::{InstructionSet, KernelError, Rows};
+use crate::threads::{parallel_for, threads_for};
+use crate::{InstructionSet, KernelError, Rows, RowsMut};
 
 /// Buckets are 1/64 wide, which leaves some dozens of tokens in one; the last takes all from a distance of 32 on.
 const NUM_BUCKETS: usize = 2048;
@@ -57,6 +58,37 @@ pub fn mass_window(
         let kept = (floor > f32::MIN).then(|| filtered(logits, |logit| logit >= floor, set));
         let cut = ranking.cut(kept.as_deref().unwrap_or(logits), Mass { best }, |total| share * total, set);
         cut.map_or([floor, f32::INFINITY], |cut| ranking.window(cut))
+    });
+    Ok(())
+}
+
+/// Sets to -inf what lies below `lows[row]` or above `highs[row]`.
+pub fn keep_window(
+    logits: &RowsMut<'_, f32>,
+    lows: &[f32],
+    highs: &[f32],
+    set: InstructionSet,
+) -> Result<(), KernelError> {
+    check_count("lows", logits.num_rows(), lows.len())?;
+    check_count("highs", logits.num_rows(), highs.len())?;
+    // One thread writes about 8 logits a nanosecond.
+    let num_threads = threads_for(logits.num_rows() * logits.row_length() / 8);
+    parallel_for(num_threads, logits.num_rows(), |row| {
+        let (low, high) = (lows[row], highs[row]);
+        if low == f32::NEG_INFINITY && high == f32::INFINITY {
+            return;
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: each row is one task's.
+        let logits = unsafe { logits.row_mut(row) };
+        set.vectorize(
+            #[inline(always)]
+            || {
+                for logit in logits {
+                    *logit = if *logit < low || *logit > high { f32::NEG_INFINITY } else { *logit };
+                }
+            },
+        );
     });
     Ok(())
 }

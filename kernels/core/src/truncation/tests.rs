@@ -128,3 +128,19 @@ fn counts_that_do_not_fit_are_refused_by_name() {
     let error = kth_largest(rows(), &[1], &mut [0.0; 2], InstructionSet::best());
     assert!(error.unwrap_err().to_string().contains("`ks`"));
 }
+
+#[test]
+fn what_lies_outside_of_a_window_cannot_be_chosen_and_the_rest_stays() {
+    for set in InstructionSet::available() {
+        for original in rows() {
+            let (low, high) = (original[3], original[3].max(original[8]));
+            let mut logits = original.repeat(2);
+            let (lows, highs) = ([low, f32::NEG_INFINITY], [high, f32::INFINITY]);
+            keep_window(&RowsMut::contiguous(&mut logits, SIZE), &lows, &highs, set).unwrap();
+            for (kept, logit) in logits.iter().zip(&original) {
+                assert_eq!(*kept, if (low..=high).contains(logit) { *logit } else { f32::NEG_INFINITY });
+            }
+            assert_eq!(logits[SIZE..], original);
+        }
+    }
+}

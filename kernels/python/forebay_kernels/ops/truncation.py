@@ -82,6 +82,27 @@ def mass_window_reference(
     return torch.where(off_R, floors_R, low_R), high_R.masked_fill(off_R, torch.inf)
 
 
+def keep_window(logits_RV: Tensor, lows_R: Tensor, highs_R: Tensor) -> None:
+    """Set to -inf the logits of each row that lie below its low or above its high. Modifies `logits_RV`.
+
+    Args:
+        logits_RV: float32, rows contiguous (the row stride is free).
+        lows_R: float32; -inf: none is too low.
+        highs_R: float32; inf: none is too high.
+
+    Raises:
+        ValueError: for a shape that does not fit. TypeError: for a dtype.
+    """
+    if not runs_native(logits_RV):
+        return keep_window_reference(logits_RV, lows_R, highs_R)
+    library.keep_window(logits_RV, lows_R, highs_R)
+
+
+def keep_window_reference(logits_RV: Tensor, lows_R: Tensor, highs_R: Tensor) -> None:
+    """Do what `keep_window` does with torch operators, on any device."""
+    logits_RV.masked_fill_((logits_RV < lows_R[:, None]) | (logits_RV > highs_R[:, None]), -torch.inf)
+
+
 def mean_logit(logits_RV: Tensor, floors_R: Tensor) -> Tensor:
     """Return each row's mean logit under its own softmax, over the logits at or above the row's floor.
 
