@@ -1,6 +1,7 @@
 //! One request over HTTP/1.1: connect or reuse, send, read events, note when each came.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ pub(crate) struct Client {
     authorization: Option<HeaderValue>,
     timeout: Duration,
     idle: Mutex<Vec<Sender>>,
+    num_resent: AtomicU64,
 }
 
 impl Client {
@@ -55,16 +57,24 @@ impl Client {
         let authorization = target.api_key.as_ref().map(|key| bearer(key)).transpose()?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
         let path = format!("{prefix}{}", target.api.path());
-        Ok(Self { address, host, prefix, path, authorization, timeout, idle: Mutex::default() })
+        Ok(Self {
+            address,
+            host,
+            prefix,
+            path,
+            authorization,
+            timeout,
+            idle: Mutex::default(),
+            num_resent: AtomicU64::new(0),
+        })
     }
 
     /// The first model that the server lists.
     pub(crate) async fn first_model(&self) -> Result<String, BenchError> {
         let refuse = |words: String| BenchError::Model(words);
         let path = format!("{}/v1/models", self.prefix);
-        let request = self.request(Method::GET, &path, Bytes::new());
         let answer = tokio::time::timeout(MODELS_TIMEOUT, async {
-            let (_sender, response) = self.send(request).await?;
+            let (_sender, response) = self.send(Method::GET, &path, Bytes::new()).await?;
             let status = response.status();
             Ok((status, read_body(response).await))
         });
@@ -73,6 +83,11 @@ impl Client {
         let models: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let name = models["data"][0]["id"].as_str();
         name.map(str::to_owned).ok_or_else(|| refuse(format!("`{path}` answers {status}: {}", beginning(&body))))
+    }
+
+    /// Requests that were sent a second time, since the last time that this was asked.
+    pub(crate) fn take_num_resent(&self) -> u64 {
+        self.num_resent.swap(0, Ordering::Relaxed)
     }
 
     /// Sends `body`, which was due at `scheduled`, and reads the answer to its end.
@@ -89,7 +104,7 @@ impl Client {
     }
 
     async fn exchange(&self, body: Bytes, stream: &mut Stream, window: &Window, live: &Live) -> Result<(), Failure> {
-        let (sender, response) = self.send(self.request(Method::POST, &self.path, body)).await?;
+        let (sender, response) = self.send(Method::POST, &self.path, body).await?;
         let status = response.status();
         let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
         if status == StatusCode::OK && response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
@@ -122,24 +137,25 @@ impl Client {
         request
     }
 
-    /// On an idle connection if one is still open, else on a new one.
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), Failure> {
+    /// On an idle connection if one is still open, else on a new one. A server may close an idle connection just when a
+    /// request comes on it: that is no failure of the request, which is sent again, once, and counted.
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Sender, Response<Incoming>), Failure> {
         while let Some(mut sender) = self.take_idle() {
             if sender.ready().await.is_err() {
                 continue;
             }
-            match sender.try_send_request(request).await {
+            match sender.send_request(self.request(method.clone(), path, body.clone())).await {
                 Ok(response) => return Ok((sender, response)),
-                // The server closed it meanwhile, and nothing was sent.
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(Failure::Cut(words(&error.into_error()))),
-                },
+                Err(error) if error.is_canceled() || error.is_incomplete_message() => {
+                    self.num_resent.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                Err(error) => return Err(Failure::Cut(words(&error))),
             }
         }
         let mut sender = self.connect().await?;
-        let response = sender.send_request(request).await.map_err(|error| Failure::Cut(words(&error)))?;
-        Ok((sender, response))
+        let response = sender.send_request(self.request(method, path, body)).await;
+        Ok((sender, response.map_err(|error| Failure::Cut(words(&error)))?))
     }
 
     fn take_idle(&self) -> Option<Sender> {

@@ -60,6 +60,8 @@ pub struct Run {
     pub failures: Failures,
     /// Requests that asked what had been asked before, since the file of prompts was too short.
     pub num_repeated_prompts: u64,
+    /// Requests that were sent again on a new connection, since the kept one had closed before an answer began.
+    pub num_resent: u64,
     /// Of requests that ended well.
     pub tokens: Tokens,
     /// What came within the window, over its length.
@@ -165,6 +167,7 @@ pub(crate) struct Measured {
     pub(crate) window: Duration,
     pub(crate) peak_running: u64,
     pub(crate) num_repeated: u64,
+    pub(crate) num_resent: u64,
     pub(crate) event_loop_lag_us: Vec<u32>,
     pub(crate) cpu_share: f64,
 }
@@ -220,6 +223,7 @@ impl Run {
             num_ended: ended.len() as u64,
             failures: failures(&measured.records),
             num_repeated_prompts: measured.num_repeated,
+            num_resent: measured.num_resent,
             tokens: tokens(&ended),
             throughput: throughput(&ended, seconds),
             ttft_ms: each(&|record| record.stream.first_text.map(micros)),
@@ -275,7 +279,9 @@ fn tokens(ended: &[&Record]) -> Tokens {
 }
 
 fn throughput(ended: &[&Record], seconds: f64) -> Throughput {
-    let output: f64 = ended.iter().map(|record| record.stream.output_tokens_in_window()).sum();
+    // Begun with 0, for the sum of nothing is -0.
+    let output =
+        ended.iter().map(|record| record.stream.output_tokens_in_window()).fold(0.0, |sum, tokens| sum + tokens);
     let begun = ended.iter().filter(|record| record.stream.first_in_window);
     let prompt: Option<u64> = begun.map(|record| record.stream.counts.prompt).sum();
     Throughput {

@@ -109,6 +109,7 @@ impl Session {
     }
 
     async fn measure(&self, load: Load, settings: &Settings) -> Run {
+        self.asker.client.take_num_resent();
         let live = Arc::new(Live::default());
         let shown = self.progress.as_ref().map(|progress| live::show(Arc::clone(&live), Arc::clone(progress)));
         let lag = LagClock::start();
@@ -143,6 +144,7 @@ impl Session {
             window: took,
             peak_running: live.peak_running(),
             num_repeated: num_prompts.map_or(0, |number| repeated(before, &self.next_index, number as u64)),
+            num_resent: self.asker.client.take_num_resent(),
             event_loop_lag_us,
             cpu_share,
         };

@@ -48,6 +48,13 @@ fn write_run(text: &mut String, run: &Run) -> std::fmt::Result {
     if run.num_repeated_prompts > 0 {
         writeln!(text, "  note: {} prompts were asked before, which caches know", run.num_repeated_prompts)?;
     }
+    if run.num_resent > 0 {
+        writeln!(
+            text,
+            "  note: {} requests met a kept connection that was closing, and were sent again",
+            run.num_resent
+        )?;
+    }
     writeln!(text, "  {:14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "mean", "p50", "p90", "p95", "p99", "max")?;
     for (name, distribution) in
         [("ttft", &run.ttft_ms), ("itl", &run.itl_ms), ("tpot", &run.tpot_ms), ("e2e", &run.e2e_ms)]

@@ -23,6 +23,7 @@ fn measured(records: Vec<Record>) -> Measured {
         window: Duration::from_secs(1),
         peak_running: 2,
         num_repeated: 0,
+        num_resent: 0,
         event_loop_lag_us: vec![500],
         cpu_share: 0.5,
     }
@@ -101,5 +102,6 @@ fn a_good_request_keeps_every_goal() {
 fn a_run_without_a_single_answer_has_no_figures() {
     let run = Run::new(LOAD, measured(Vec::new()), &["ttft:1".parse().unwrap()]);
     assert!(run.ttft_ms.is_none() && run.itl_ms.is_none() && run.generator.send_lag_ms.is_none());
+    assert_eq!(run.throughput.output_tokens_per_s.to_string(), "0");
     close(run.goodput.unwrap().share, 0.0);
 }

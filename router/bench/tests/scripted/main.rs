@@ -85,7 +85,8 @@ fn every_way_to_fail_is_counted_by_its_name() {
         4 => Answer::Bytes(stream(&[text])),
         5 => Answer::Bytes(plain("200 OK", "application/json", "{}")),
         6 => Answer::Bytes(stream(&["[DONE]"])),
-        7 => Answer::Close(Vec::new()),
+        // On a kept connection, then on a new one.
+        7 | 8 => Answer::Close(Vec::new()),
         _ => Answer::Bytes(chat()),
     });
     let run = run(&settings(&server, STREAM_OF_ONE, 10));
@@ -94,7 +95,7 @@ fn every_way_to_fail_is_counted_by_its_name() {
     assert_eq!(failures(&run), BTreeMap::from(expected), "{:?}", run.failures);
     assert_eq!(run.failures.classes["status_429"].first, r#"{"error":"busy"}"#);
     assert!(run.failures.classes["error_event"].first.contains("lost"));
-    assert_eq!((run.num_ended, run.tokens.output), (2, 6));
+    assert_eq!((run.num_ended, run.tokens.output, run.num_resent), (2, 6, 1));
 }
 
 #[test]
@@ -144,6 +145,20 @@ fn streams_of_a_closed_loop_run_at_once_and_keep_their_connections() {
     let load = Load::Closed { concurrency: 4, ramp_up: Duration::from_millis(20) };
     let run = run(&settings(&server, load, 12));
     assert_eq!((run.num_ended, run.peak_running, server.num_connections()), (12, 4, 4));
+}
+
+#[test]
+fn a_kept_connection_that_closes_is_no_failure_of_the_next_request() {
+    // Closes without a word when it is asked a second time on a connection.
+    let has_answered = Mutex::new(false);
+    let server = Server::start(move |_, _| {
+        let mut has_answered = has_answered.lock().unwrap();
+        *has_answered = !*has_answered;
+        if *has_answered { Answer::Bytes(chat()) } else { Answer::Close(Vec::new()) }
+    });
+    let run = run(&settings(&server, STREAM_OF_ONE, 3));
+    assert_eq!((run.num_ended, run.failures.count, run.num_resent), (3, 0, 2), "{:?}", run.failures);
+    assert_eq!(server.num_connections(), 3);
 }
 
 #[test]
