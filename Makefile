@@ -106,6 +106,10 @@ mutants: ## show that the scheduler's tests catch known mistakes, each a patch (
 bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratios (minutes)
 	$(PY) benchmarks/serving.py $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: dev ## ours and all peers, 3 rounds of 30 s a load, into benchmarks/results (hours; 17 GiB of disk)
+	$(PY) benchmarks/serving.py --peers llama.cpp,vllm,transformers --seconds 30 --output results $(ARGS)
+
 .PHONY: gpu-check
 gpu-check: ## a GPU against the CPU, op by op and a random 1B Llama; figures (PYTHON=… with torch; nothing is built)
 	$(PYTHON) -m tools.gpu_check $(ARGS)

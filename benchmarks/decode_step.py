@@ -25,12 +25,14 @@ import numpy as np
 from forebay_worker.codec import decode_plan, encode_result
 from forebay_worker.config import WorkerConfig
 from forebay_worker.pb import worker_pb2 as pb
-from load import closed_loop
+from loads import Generator, Load, closed, output_tokens_per_s
+from peers import IGNORE_EOS
 
 if TYPE_CHECKING:
     from forebay_worker.executor import Executor
 
 BLOCK_SIZE = 16
+SECONDS_A_LOAD = 5.0
 SAMPLING = {"greedy": (0.0, 1.0), "top-p": (1.0, 0.95)}
 """Temperature and top_p."""
 INSIDE = ("embed", "layers", "last norm", "head", "sample")
@@ -218,8 +220,8 @@ def print_table(title: str, times: dict[str, list[float]]) -> None:
 def ask_server(address: str, num_streams: int) -> None:
     """What decode steps of a running server took, by the router's clock and by the worker's."""
     before = sums(address)
-    prompt = "Tell a long story of a river, a lantern and a stone."
-    load_result = closed_loop(address.removeprefix("http://"), [[f"{i} {prompt}"] * 2 for i in range(num_streams)], 256)
+    load = Load(f"{num_streams} streams", "output tokens/s", closed(num_streams, 16, 256), output_tokens_per_s)
+    run = Generator(address, IGNORE_EOS, SECONDS_A_LOAD, num_streams).run(load)
     after = sums(address)
     steps, forward = (
         tuple(now - then for now, then in zip(after[name], before[name], strict=True))
@@ -227,7 +229,7 @@ def ask_server(address: str, num_streams: int) -> None:
     )
     period, inside = 1e6 * steps[0] / steps[1], 1e6 * forward[0] / forward[1]
     print(
-        f"{num_streams} streams: {load_result.output_tokens_per_s:.0f} tokens/s; a decode step took {period:.0f} us, "
+        f"{num_streams} streams: {load.figure(run):.0f} tokens/s; a decode step took {period:.0f} us, "
         f"of which {inside:.0f} us are the worker's forward pass and {100 * (1 - inside / period):.1f}% all else"
     )
 

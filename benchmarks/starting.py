@@ -22,20 +22,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from load import closed_loop
+from loads import LOADS, Generator
 from memory import KINDS, descendants, name_of, pss_by_kind_mib, pss_of_bare_torch_mib
-from serving import MAX_TOKENS, SCENARIOS, START_TIMEOUT_S, bundled_model, free_port, ours_command
+from peers import IGNORE_EOS, bundled_model, forebay
+from servers import START_TIMEOUT_S, free_port, seconds_to_import_torch
 
 WORKER = "forebay-worker"
 STREAM_TOKENS = 300
 TOKENS_BEFORE_KILL = 20
+SECONDS_A_LOAD = 5.0
 
 
 @contextmanager
 def starting_server(model: Path, flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Start our server; yield its process and address at once."""
     port = free_port()
-    command = [*ours_command(model, port), *flags]
+    command = forebay(model, port, *flags)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield process, f"127.0.0.1:{port}"
@@ -73,13 +75,6 @@ def first_token_moment(address: str, process: subprocess.Popen[bytes]) -> float:
         except OSError:
             time.sleep(0.005)
     sys.exit(f"no token within {START_TIMEOUT_S} s; the server's status is {process.poll()}")
-
-
-def seconds_to_import_torch() -> float:
-    """Seconds that `python -c "import torch"` takes, from start to end."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import torch"], check=True)
-    return time.monotonic() - began
 
 
 def seconds_to_come_back(address: str, process: subprocess.Popen[bytes]) -> float:
@@ -130,8 +125,8 @@ def main() -> None:
             seconds["start to first token"].append(first_token_moment(address, process) - began)
             seconds["kill to next token"].append(seconds_to_come_back(address, process))
             if round_number == 0:
-                for scenario in SCENARIOS:
-                    closed_loop(address, scenario.streams(round_number), MAX_TOKENS)
+                for number, load in enumerate(LOADS):
+                    Generator(f"http://{address}", IGNORE_EOS, SECONDS_A_LOAD, number).run(load)
                 memory = print_memory(process, bare_torch_mib)
 
     medians = {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,6 +1,6 @@
-"""Writes the bundled GGUF model as a float32 folder that transformers and peers can read: the reference of checks.
+"""Writes the bundled GGUF model as a folder that transformers and peers can read: in float32 the reference of checks.
 
-Usage: python tools/make_smollm2_folder.py OUT_DIR
+Usage: python tools/make_smollm2_folder.py [--dtype float32|bfloat16] OUT_DIR
 
 Decodes with the gguf package, not with our own readers and kernels, so that it can judge them. The tokenizer is
 written from the header by hand: transformers' own conversion of this file splits digits wrongly.
@@ -8,15 +8,16 @@ written from the header by hand: transformers' own conversion of this file split
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
+import safetensors.torch
+import torch
 
 from forebay_worker.hub import bundled_model
 
@@ -41,18 +42,25 @@ TOP_NAMES = {
 }
 
 
-def main(out: Path) -> None:
-    """Write config, generation config, weights and tokenizer into `out`."""
+def main() -> None:
+    """Write config, generation config, weights and tokenizer into the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of all weights")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     reader = gguf.GGUFReader(bundled_model())
     header = {key: field.contents() for key, field in reader.fields.items()}
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", config(header, tied="output.weight" not in {t.name for t in reader.tensors}))
+    tied = "output.weight" not in {tensor.name for tensor in reader.tensors}
+    write_json(out / "config.json", config(header, tied) | {"dtype": arguments.dtype})
     ids = {name: header[f"tokenizer.ggml.{key}_token_id"] for name, key in (("bos", "bos"), ("eos", "eos"))}
     write_json(out / "generation_config.json", {f"{name}_token_id": value for name, value in ids.items()})
     write_json(out / "tokenizer.json", tokenizer(header))
     write_json(out / "tokenizer_config.json", tokenizer_config(header))
-    weights = {hf_name(tensor.name): decoded(tensor, header) for tensor in reader.tensors}
-    safetensors.numpy.save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    dtype: torch.dtype = getattr(torch, arguments.dtype)
+    weights = {hf_name(tensor.name): torch.from_numpy(decoded(tensor, header)).to(dtype) for tensor in reader.tensors}
+    safetensors.torch.save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_json(path: Path, fields: dict[str, Any]) -> None:
@@ -65,7 +73,6 @@ def config(header: dict[str, Any], tied: bool) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "dtype": "float32",
         "num_hidden_layers": header["llama.block_count"],
         "hidden_size": header["llama.embedding_length"],
         "intermediate_size": header["llama.feed_forward_length"],
@@ -166,6 +173,4 @@ def decoded(tensor: gguf.ReaderTensor, header: dict[str, Any]) -> npt.NDArray[np
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    main(Path(sys.argv[1]))
+    main()
