@@ -47,9 +47,9 @@ test-rust: ## unit tests, scenarios and the simulation (a million steps)
 	cargo test --locked --quiet
 
 .PHONY: test-python
-test-python: ## worker and kernels against their references
+test-python: ## worker and kernels against their references, the tables of benchmarks
 	@echo "==> Python tests"
-	$(PY) -m pytest -q server/tests kernels/tests
+	$(PY) -m pytest -q server/tests kernels/tests benchmarks/tests
 
 .PHONY: test-integration
 test-integration: ## the real binary and the real model, over HTTP only

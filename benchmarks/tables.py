@@ -1,6 +1,7 @@
-"""Results of `serving.py` as Markdown: `python benchmarks/tables.py RESULTS.json [--into docs/performance.md]`.
+"""Results as Markdown: `python benchmarks/tables.py RESULTS.json… [--exactness TRUTH.json] [--into PAGE]`.
 
-With `--into` the part of that page between its two marks is written anew; nobody types figures there.
+RESULTS.json is what `serving.py` wrote, TRUTH.json what `tools/check_truth.py --output` did. With `--into` the part of
+the page between its two marks is written anew; nobody types figures there.
 """
 
 from __future__ import annotations
@@ -99,6 +100,21 @@ def gaps(results: Results) -> str:
     return "\n".join(lines)
 
 
+def exactness(truth: Results) -> str:
+    """A row a file: how near ours and llama.cpp come to the float32 reference."""
+    lines = [
+        f"Next tokens at {truth['positions']:,} positions against transformers' in float32: the share of equal best "
+        "tokens, and mean |Δlogprob| of the reference's best.",
+        "",
+        "| file | ours: equal | mean \\|Δlogprob\\| | llama.cpp: equal | mean \\|Δlogprob\\| |",
+        "|---|---|---|---|---|",
+    ]
+    for name, figures in truth["files"].items():
+        cells = [f"{one['agreement']:.4f} | {one['mean_abs_dlogprob']:.5f}" for one in figures.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def first_line(reason: str) -> str:
     """Enough of a reason for a list."""
     return (reason.splitlines() or [""])[0][:200]
@@ -117,9 +133,12 @@ def main() -> None:
     """Print the table, or write it into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--exactness", type=Path, help="what `tools/check_truth.py --output` wrote")
     parser.add_argument("--into", type=Path, help="the page whose figures are written anew")
     arguments = parser.parse_args()
     figures = [markdown(json.loads(path.read_text())) for path in arguments.results]
+    if arguments.exactness:
+        figures.append(exactness(json.loads(arguments.exactness.read_text())))
     if arguments.into:
         arguments.into.write_text(written_anew(arguments.into.read_text(), figures))
     else:

@@ -1,6 +1,6 @@
 """Holds the real SmolLM2 against its references; prints figures, exits 1 when a gate is missed.
 
-Usage: python tools/check_truth.py [float32] [gguf] [--types TYPE…] [--work-dir DIR]
+Usage: python tools/check_truth.py [float32] [gguf] [--types TYPE…] [--work-dir DIR] [--output JSON]
 
 float32: 64 texts, 64 greedy tokens each, batched 16 at a time in chunks: the ids must be those of transformers, except
     after a token where the reference's two best logits differ by less than 1e-3 (listed).
@@ -8,6 +8,7 @@ gguf: the next token at every position of the same texts: how often the best tok
     log-probability of float32's best token is off, in the mean; both for us and for llama.cpp on the same file.
 --types: the same for files that requantize_smollm2.py makes of the bundled one, as Q8_0 or Q4_K_M, in its place; the
     gate is then llama.cpp's figures alone.
+--output: the figures of all files, which benchmarks/tables.py makes a table of.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []])
     parser.add_argument("--types", nargs="+", default=[], metavar="TYPE", help="with gguf: of files to be made")
     parser.add_argument("--work-dir", type=Path, default=Path(".cache/truth"), help="keeps the float32 folder")
+    parser.add_argument("--output", type=Path, help="where to write the figures of gguf as JSON")
     arguments = parser.parse_args()
     folder = arguments.work_dir / "SmolLM2-135M-Instruct-float32"
     if not (folder / "model.safetensors").is_file():
@@ -142,7 +144,10 @@ def main() -> int:
     if "gguf" in (arguments.checks or CHECKS):
         truth = reference_next_tokens(reference, prompts)
         files = [requantized(arguments.work_dir, mix) for mix in arguments.types] or [bundled_model()]
-        passed += [check_gguf(file, truth, prompts) for file in files]
+        figures = {file.name: gguf_figures(file, truth, prompts) for file in files}
+        passed += [check_gguf(file, figures[file.name], truth.best.size) for file in files]
+        if arguments.output:
+            arguments.output.write_text(json.dumps({"positions": truth.best.size, "files": figures}, indent=2) + "\n")
     return 0 if all(passed) else 1
 
 
@@ -215,23 +220,29 @@ def greedy_reference(reference: Any, batch: Sequence[Ids]) -> tuple[list[Ids], l
     return output.sequences[:, ids.shape[1] :].tolist(), (best_two[..., 0] - best_two[..., 1]).tolist()
 
 
-def check_gguf(file: Path, truth: NextTokens, prompts: Sequence[Ids]) -> bool:
-    """Next tokens of a quantized file, ours and llama.cpp's, against float32."""
+def gguf_figures(file: Path, truth: NextTokens, prompts: Sequence[Ids]) -> dict[str, dict[str, float]]:
+    """How near ours and llama.cpp come to float32 on a file: the share of equal best tokens, and mean |Δlogprob|."""
     figures = {}
     for name, next_tokens in (("ours", our_next_tokens), ("llama.cpp", peer_next_tokens)):
         candidate = next_tokens(file, prompts, truth.best)
         agreement = float((candidate.best == truth.best).mean())
         distance = float(np.abs(candidate.logprobs - truth.logprobs).mean())
-        figures[name] = (agreement, distance)
+        figures[name] = {"agreement": agreement, "mean_abs_dlogprob": distance}
         print(
             f"  {name}: agreement with float32 {agreement:.4f}, mean |Δlogprob| of its best {distance:.5f}", flush=True
         )
-    ratio = figures["ours"][1] / figures["llama.cpp"][1]
+    return figures
+
+
+def check_gguf(file: Path, figures: dict[str, dict[str, float]], num_positions: int) -> bool:
+    """The figures of a quantized file against its gates."""
+    ours, peer = figures["ours"], figures["llama.cpp"]
+    ratio = ours["mean_abs_dlogprob"] / peer["mean_abs_dlogprob"]
     is_bundled = file == bundled_model()
-    least = MIN_AGREEMENT if is_bundled else figures["llama.cpp"][0] - MAX_AGREEMENT_BEHIND_PEER
-    passed = figures["ours"][0] >= least and ratio <= MAX_RATIO_TO_PEER
+    least = MIN_AGREEMENT if is_bundled else peer["agreement"] - MAX_AGREEMENT_BEHIND_PEER
+    passed = ours["agreement"] >= least and ratio <= MAX_RATIO_TO_PEER
     print(
-        f"{file.name}: {truth.best.size} positions, agreement {figures['ours'][0]:.4f} (at least {least:.4f}), "
+        f"{file.name}: {num_positions} positions, agreement {ours['agreement']:.4f} (at least {least:.4f}), "
         f"|Δlogprob| {ratio:.3f} of llama.cpp's (at most {MAX_RATIO_TO_PEER}): {verdict(passed)}"
     )
     return passed
