@@ -108,7 +108,7 @@ def commit() -> str:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default="llama.cpp", help="names separated by commas: llama.cpp, vllm, transformers")
+    parser.add_argument("--peers", default="llama.cpp", help="names separated by commas; empty for ours alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--model", type=Path, help="a GGUF file; the bundled one by default")
@@ -117,10 +117,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def named_peers(names: str) -> list[str]:
+    """Peers by their names; none of an empty text, for ours alone. Raises: SystemExit for a name that is none."""
+    known = [server.name for server in SERVERS if server.requirements]
+    wanted = [name for name in names.split(",") if name]
+    for name in wanted:
+        if name not in known:
+            raise SystemExit(f"no peer is called `{name}`; there are {', '.join(known)}")
+    return wanted
+
+
 def main() -> None:
     """Run the rounds, write the results, print the table."""
     arguments = parse_arguments()
-    names = arguments.peers.split(",")
+    names = named_peers(arguments.peers)
     loads = [load for load in LOADS if load.name in (arguments.only or [load.name])]
     found = models(arguments.model, names)
     field, absent = contenders(names)
