@@ -40,6 +40,17 @@ def test_an_idle_worker_that_is_stopped_misses_its_heartbeats_and_is_replaced(st
         check_replaced(server, worker)
 
 
+def test_a_spare_process_that_is_stopped_with_its_worker_is_replaced_too(start_server, tiny_llama_folder):
+    with start_server("--model-id", str(tiny_llama_folder), *ONE_THREAD, *HEARTBEATS) as server:
+        (spare,), (worker,) = server.spare_pids(), server.worker_pids()
+        # It can kill nothing now, nor say that anything has ended.
+        os.kill(spare, signal.SIGSTOP)
+        os.kill(worker, signal.SIGSTOP)
+        wait_for_loss(server)
+        check_replaced(server, worker)
+        assert spare not in server.spare_pids()
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
