@@ -11,6 +11,7 @@ mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_scheduler::StepTarget;
 use forebay_wire::MAX_MESSAGE_BYTES;
 use forebay_wire::v1::worker_server::WorkerServer;
 use hyper::server::conn::http2;
@@ -128,6 +129,7 @@ async fn connect(near: DuplexStream) -> Result<Channel, GroupError> {
 pub fn engine_config() -> EngineConfig {
     EngineConfig {
         run_ahead: 1,
+        step_target: StepTarget::Unbounded,
         max_queued: 4096,
         max_queued_tokens: 1 << 24,
         max_cached_tokens: None,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use forebay_scheduler::{RequestId, Stats};
+use forebay_scheduler::{RequestId, Stats, StepTarget};
 use forebay_wire::SamplingParams;
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,8 @@ use crate::shared::{GroupReport, Shared, all_started, combined};
 pub struct EngineConfig {
     /// Plans sent beyond the one whose result is awaited, 0–3; lowered to what the worker allows.
     pub run_ahead: u32,
+    /// How long a step with decodes may become for prompts.
+    pub step_target: StepTarget,
     /// Requests that may wait.
     pub max_queued: u32,
     /// Prompt tokens that may wait.

@@ -6,6 +6,9 @@ use forebay_wire::{PROTOCOL_VERSION, v1::HandshakeResponse};
 use crate::error::GroupError;
 use crate::handle::{EngineConfig, WorkerInfo};
 
+/// Rows of a matrix product that cost hardly more than one: fewer prompt tokens a step would be slower, not smoother.
+const MIN_CHUNK_TOKENS: u32 = 16;
+
 /// What the group offers once all ranks agree; `answers` lie by rank.
 pub(crate) fn agree(
     answers: &[HandshakeResponse],
@@ -31,6 +34,8 @@ pub(crate) fn limits(info: &WorkerInfo, config: &EngineConfig) -> Limits {
         max_cached_blocks: config.max_cached_tokens.map_or(u32::MAX, |tokens| tokens / info.block_size),
         max_sequences: info.max_sequences,
         max_plan_tokens: info.max_plan_tokens,
+        step_target: config.step_target,
+        min_chunk_tokens: MIN_CHUNK_TOKENS,
         run_ahead: info.run_ahead,
         max_draft_tokens: 0,
         max_queued: config.max_queued,

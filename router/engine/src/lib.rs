@@ -19,8 +19,8 @@ mod shards;
 mod shared;
 
 pub use error::{EngineError, GroupError};
-/// How a generation ends, and the scheduler's counts; users of the engine need no other of its types.
-pub use forebay_scheduler::{FinishReason, Stats};
+/// How a generation ends, the scheduler's counts and its target; users of the engine need no other of its types.
+pub use forebay_scheduler::{FinishReason, Stats, StepTarget};
 pub use group::{GroupExit, Life, WorkerGroup};
 pub use handle::{
     Engine, EngineConfig, EngineRequest, EngineState, Generation, GenerationEvent, PromptLogprob, TokenLogprobs,

@@ -229,6 +229,12 @@ pub(crate) struct ScheduleArgs {
     /// Whether prompts reuse what was computed for equal beginnings, and leave theirs for others.
     #[arg(long, env, value_name = "BOOL", default_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub(crate) prefix_caching: bool,
+    /// Milliseconds between two tokens of a stream that prompts of others may cause: beside streams, prompts are computed
+    /// in chunks so small that a step takes no longer, by what steps have been seen to take. If not given, 2.5 times what
+    /// the streams alone take, and more where more prompts wait than streams run, in proportion; 0 sets no bound, for
+    /// the shortest time to first token.
+    #[arg(long, env = "FOREBAY_TARGET_INTER_TOKEN_MS", value_name = "MILLISECONDS")]
+    pub(crate) target_inter_token_ms: Option<u32>,
     /// Tokens a block of KV cache.
     #[arg(long, env = "FOREBAY_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) block_size: u32,

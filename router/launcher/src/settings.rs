@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use forebay_api::{Limits, MAX_CHOICES, PlatformRouteError, PlatformRoutes, Watermark};
-use forebay_engine::{EngineConfig, Heartbeat};
+use forebay_engine::{EngineConfig, Heartbeat, StepTarget};
 
 use crate::args::{ScheduleArgs, ServeArgs, WorkerArgs};
 use crate::compatibility::{self, Remark};
@@ -22,6 +22,8 @@ const DEFAULT_MAX_SEQUENCES: u32 = 128;
 /// Tokens a step computes if the operator does not say: enough rows to keep matrix products efficient, few enough
 /// that a decode beside a chunk does not wait for long.
 const DEFAULT_MAX_PLAN_TOKENS: u32 = 512;
+/// How much longer prompts may make a step with decodes: see `docs/decisions/0011-chunks-by-time.md`.
+const DEFAULT_STEP_TARGET: StepTarget = StepTarget::Stretch { percent: 150 };
 /// Events that may wait for a slow reader: minutes of generation, some kilobytes.
 const MAX_BUFFERED_EVENTS: usize = 8192;
 
@@ -308,6 +310,7 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
     let sequences_a_request = args.limits.max_best_of.max(args.limits.max_client_batch_size).max(1);
     EngineConfig {
         run_ahead: args.schedule.run_ahead,
+        step_target: step_target(args.schedule.target_inter_token_ms),
         max_queued: args.limits.max_concurrent_requests.saturating_mul(sequences_a_request).max(MAX_CHOICES),
         max_queued_tokens: args.limits.max_queued_tokens,
         max_cached_tokens: args.schedule.prefix_cache_tokens,
@@ -324,6 +327,14 @@ fn engine_config(args: &ServeArgs, workers: &WorkerSettings) -> EngineConfig {
         },
         max_buffered_events: MAX_BUFFERED_EVENTS,
         prefix_caching: args.schedule.prefix_caching,
+    }
+}
+
+fn step_target(target_inter_token_ms: Option<u32>) -> StepTarget {
+    match target_inter_token_ms {
+        None => DEFAULT_STEP_TARGET,
+        Some(0) => StepTarget::Unbounded,
+        Some(ms) => StepTarget::Micros(u64::from(ms) * 1_000),
     }
 }
 

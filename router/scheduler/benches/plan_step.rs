@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use forebay_scheduler::{
-    Event, Limits, NewRequest, RequestId, RowFlags, SampledRow, Scheduler, StepPlan, StepResult, Time,
+    Event, Limits, NewRequest, RequestId, RowFlags, SampledRow, Scheduler, StepPlan, StepResult, StepTarget, Time,
 };
 
 const NUM_STEPS: u32 = 2_000;
@@ -38,6 +38,8 @@ impl Bench {
             num_blocks: num_sequences * 160 + 2,
             max_sequences: num_sequences,
             max_plan_tokens: 2_048.max(num_sequences),
+            step_target: StepTarget::Unbounded,
+            min_chunk_tokens: 2,
             run_ahead: 1,
             max_draft_tokens: 0,
             max_queued: num_sequences,

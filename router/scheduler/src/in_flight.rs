@@ -1,9 +1,10 @@
 //! What has been sent and not yet answered: the clock that fences are measured on, and a record of each plan.
 
 use crate::block_pool::BlockId;
-use crate::request::RequestId;
+use crate::request::{RequestId, Time};
 use crate::sequence_table::SequenceKey;
 use crate::step::SequenceRef;
+use crate::step_cost::StepLoad;
 
 /// Plans sent and plans answered in this incarnation. Counts, not ids, so that "none yet" needs no special case:
 /// step `n` has been answered when `answered > n`, and the next plan is step `sent`.
@@ -23,6 +24,8 @@ impl PlanClock {
 #[derive(Debug)]
 pub(crate) struct SentPlan {
     pub(crate) step_id: u64,
+    pub(crate) sent_at: Time,
+    pub(crate) load: StepLoad,
     pub(crate) rows: Vec<SentRow>,
     /// Prompt blocks that entered the prefix tree on the strength of this plan, parents first, with their writers.
     pub(crate) published: Vec<(BlockId, SequenceRef)>,

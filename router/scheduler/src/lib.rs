@@ -7,6 +7,7 @@
 
 mod block_manager;
 mod block_pool;
+mod chunk_budget;
 mod in_flight;
 mod invariants;
 mod limits;
@@ -24,9 +25,10 @@ mod sequence;
 mod sequence_table;
 mod slots;
 mod step;
+mod step_cost;
 mod token_budget;
 
-pub use limits::Limits;
+pub use limits::{Limits, StepTarget};
 pub use request::{FinishReason, NewRequest, RequestId, RowFlags, SubmitError, Time};
 pub use resumption::Evacuee;
 pub use scheduler::{Scheduler, Stats};

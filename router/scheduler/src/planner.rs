@@ -1,10 +1,12 @@
-//! Makes one plan: the running decodes first, then chunks of running prompts, then newcomers, under the token budget.
+//! Makes one plan: the running decodes first, then chunks of running prompts, then newcomers, under the token budget
+//! and, beside decodes, the time that `chunk_budget` allows.
 //!
 //! A decode's token is not known when it is planned ("the token you sampled last"), so a sequence may be planned while
 //! its earlier rows are in flight; chunks of one prompt likewise. No decode is planned that could not be delivered.
 
 use crate::block_manager::PrefixMatch;
 use crate::block_pool::BlockId;
+use crate::chunk_budget::ChunkBudget;
 use crate::in_flight::{SentPlan, SentRow};
 use crate::quarantine::Company;
 use crate::request::{RequestId, RowFlags, Time};
@@ -12,6 +14,7 @@ use crate::scheduler::Scheduler;
 use crate::sequence::{InFlightRow, Phase, Standing};
 use crate::sequence_table::SequenceKey;
 use crate::step::{BlockAppend, Event, NewSequence, Row, SequenceRef, StepPlan};
+use crate::step_cost::StepLoad;
 
 /// A plan in the making.
 pub(crate) struct Planner<'a> {
@@ -19,6 +22,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) plan: StepPlan,
     sent: SentPlan,
     budget_left: u32,
+    chunk_budget: ChunkBudget,
     company: Company,
     /// Decodes of this plan that wait for a block which results in flight will free.
     pub(crate) num_stalled: u32,
@@ -33,8 +37,15 @@ impl<'a> Planner<'a> {
         Self {
             scheduler,
             plan: StepPlan { step_id, ..StepPlan::default() },
-            sent: SentPlan { step_id, rows: Vec::new(), published: Vec::new() },
+            sent: SentPlan {
+                step_id,
+                sent_at: now,
+                load: StepLoad::default(),
+                rows: Vec::new(),
+                published: Vec::new(),
+            },
             budget_left,
+            chunk_budget: ChunkBudget::Unbounded,
             company,
             num_stalled: 0,
             now,
@@ -163,6 +174,8 @@ impl<'a> Planner<'a> {
         let mut prefills: Vec<SequenceKey> =
             scheduler.slots.tenants().filter(is_prefilling).filter(|&key| self.may_run(key)).collect();
         prefills.sort_unstable_by_key(|&key| scheduler.sequences[key].rank);
+        let num_prompts = prefills.len() as u32 + scheduler.queue.len().min(scheduler.slots.num_vacant());
+        self.chunk_budget = ChunkBudget::new(&scheduler.limits, &scheduler.step_cost, &self.sent.load, num_prompts);
         for key in prefills {
             self.push_chunk(key);
         }
@@ -172,7 +185,7 @@ impl<'a> Planner<'a> {
     /// the small. Those whom this plan is not for are passed, with room kept for them.
     fn admit(&mut self) {
         let (mut passed, mut num_kept_slots, mut num_kept_blocks) = (None, 0, 0);
-        while self.budget_left > 0 && self.scheduler.slots.num_vacant() > num_kept_slots {
+        while !self.is_full() && self.scheduler.slots.num_vacant() > num_kept_slots {
             let Some((rank, key)) = self.scheduler.queue.next_behind(passed) else { return };
             if !self.may_run(key) {
                 passed = Some(rank);
@@ -252,13 +265,24 @@ impl<'a> Planner<'a> {
         self.events.push(Event::Started { id, num_cached_tokens });
     }
 
+    /// Whether no chunk goes into the plan any more: there are no tokens left, or no time for the least chunk beside
+    /// the one that every plan has room for.
+    fn is_full(&self) -> bool {
+        let Scheduler { step_cost, limits, .. } = &*self.scheduler;
+        let has_chunk = self.sent.load.prompt_tokens > 0;
+        self.budget_left == 0 || (has_chunk && self.chunk_budget.tokens_at(0, step_cost) < limits.min_chunk_tokens)
+    }
+
     /// The next chunk of a prompt, as long as the budget allows, and its full blocks into the prefix tree.
     fn push_chunk(&mut self, key: SequenceKey) {
-        let sequence = &self.scheduler.sequences[key];
-        let num_tokens = self.budget_left.min(sequence.num_sent_tokens - sequence.num_planned());
-        if num_tokens == 0 {
+        if self.is_full() {
             return;
         }
+        let Scheduler { sequences, step_cost, limits, .. } = &*self.scheduler;
+        let (sequence, context) = (&sequences[key], sequences[key].num_planned());
+        let in_time = self.chunk_budget.tokens_at(context, step_cost).max(limits.min_chunk_tokens);
+        let num_tokens = self.budget_left.min(in_time).min(sequence.num_sent_tokens - context);
+        self.chunk_budget.spend(num_tokens, context, step_cost);
         self.push_row(key, num_tokens);
         if let Some(tenancy) = self.scheduler.sequences[key].tenancy() {
             let num_planned = self.scheduler.sequences[key].num_planned();
@@ -275,6 +299,12 @@ impl<'a> Planner<'a> {
         let own = RowFlags::SAMPLES | RowFlags::LAST_CHUNK;
         let flags = RowFlags((sequence.request.row_flags.0 & !own) | if is_last { own } else { 0 });
         let is_decode = sequence.num_planned() >= sequence.num_sent_tokens;
+        let context = sequence.num_planned();
+        if is_decode {
+            self.sent.load.add_decode(num_tokens, context);
+        } else {
+            self.sent.load.add_chunk(num_tokens, context);
+        }
         let max_yield = if is_decode { num_tokens } else { u32::from(is_last) };
         sequence.plan(InFlightRow { step_id, num_tokens, max_yield });
         self.plan.rows.push(Row { sequence: tenancy, num_tokens, flags });

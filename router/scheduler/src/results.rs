@@ -1,6 +1,7 @@
 //! Takes a step's result: checks it against the plan, commits KV and tokens, and ends what has ended.
 
 use crate::in_flight::{SentPlan, SentRow};
+use crate::request::Time;
 use crate::scheduler::Scheduler;
 use crate::sequence::{Sequence, Standing};
 use crate::sequence_table::SequenceKey;
@@ -8,7 +9,12 @@ use crate::step::{Event, ResultError, SampledRow, SequenceRef, StepResult};
 
 impl Scheduler {
     /// Applies the result of the oldest plan in flight. Nothing has changed when it returns an error.
-    pub(crate) fn take_result(&mut self, result: &StepResult, events: &mut Vec<Event>) -> Result<(), ResultError> {
+    pub(crate) fn take_result(
+        &mut self,
+        result: &StepResult,
+        now: Time,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ResultError> {
         let expected = self.in_flight.front().map(|plan| plan.step_id);
         if expected != Some(result.step_id) {
             return Err(ResultError::StepId { expected, got: result.step_id });
@@ -19,10 +25,13 @@ impl Scheduler {
         let Some(plan) = self.in_flight.pop_front() else { return Ok(()) };
         self.clock.answered += 1;
         self.blocks.lift_fence(self.clock);
+        // A plan sent ahead is begun when the one before it has been answered.
+        let began = plan.sent_at.max(std::mem::replace(&mut self.answered_at, now));
         if let Some(error) = &result.step_error {
             self.fail_step(&plan, error, events);
         } else {
             self.budget.step_succeeded();
+            self.step_cost.observe(&plan.load, now.0.saturating_sub(began.0));
             if !result.errors.is_empty() {
                 self.fail_sequences(&plan, &result.errors, events);
             }

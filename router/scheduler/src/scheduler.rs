@@ -15,6 +15,7 @@ use crate::sequence::{Sequence, Standing};
 use crate::sequence_table::{SequenceKey, SequenceTable};
 use crate::slots::Slots;
 use crate::step::{Event, ResultError, StepPlan, StepResult};
+use crate::step_cost::StepCost;
 use crate::token_budget::TokenBudget;
 
 /// Queue, blocks, prefix tree and what is in flight.
@@ -30,6 +31,9 @@ pub struct Scheduler {
     /// Oldest first; as many as `clock` says.
     pub(crate) in_flight: VecDeque<SentPlan>,
     pub(crate) budget: TokenBudget,
+    pub(crate) step_cost: StepCost,
+    /// When the last result came.
+    pub(crate) answered_at: Time,
     /// Plans from this one on were made in the knowledge of the last failed step.
     pub(crate) failure_known_from: u64,
     /// Where the turn stands when a reduced budget cannot serve all decodes at once.
@@ -105,6 +109,8 @@ impl Scheduler {
             clock: PlanClock::default(),
             in_flight: VecDeque::new(),
             budget: TokenBudget::new(limits.max_plan_tokens),
+            step_cost: StepCost::default(),
+            answered_at: Time(0),
             failure_known_from: 0,
             decode_turn: 0,
             num_suspects: 0,
@@ -169,7 +175,7 @@ impl Scheduler {
     /// An error is the worker's bug (a step out of order, a row never planned): nothing has changed, and the caller
     /// must tear the group down.
     pub fn apply(&mut self, result: &StepResult, now: Time, events: &mut Vec<Event>) -> Result<(), ResultError> {
-        self.take_result(result, events)?;
+        self.take_result(result, now, events)?;
         self.expire(now, events);
         // Not where blocks are released: a plan in the making may just have found them.
         self.blocks.trim_cache(self.clock);

@@ -5,6 +5,7 @@
 #[path = "scenarios"]
 mod scenarios {
     mod admission;
+    mod chunks;
     mod drafts;
     mod ends;
     mod failures;

@@ -2,7 +2,7 @@
 
 use forebay_scheduler::{
     Event, FinishReason, Limits, NewRequest, NewSequence, RequestId, RowFlags, SampledRow, Scheduler, SequenceError,
-    SequenceRef, StepError, StepPlan, StepResult, Time,
+    SequenceRef, StepError, StepPlan, StepResult, StepTarget, Time,
 };
 
 /// What every sampled row yields unless a story says otherwise.
@@ -16,6 +16,8 @@ pub(crate) fn limits() -> Limits {
         max_cached_blocks: u32::MAX,
         max_sequences: 4,
         max_plan_tokens: 16,
+        step_target: StepTarget::Unbounded,
+        min_chunk_tokens: 2,
         run_ahead: 1,
         max_draft_tokens: 0,
         max_queued: 8,

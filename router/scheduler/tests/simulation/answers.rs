@@ -10,6 +10,7 @@ impl World {
     /// Lets the worker execute its oldest plan and gives the scheduler the result.
     pub(super) fn answer(&mut self) {
         let step = self.in_flight.pop_front().expect("checked by the caller");
+        self.now.0 += self.swarm.time_of(&step.plan, &mut self.rng);
         let faults = self.draw_faults(&step);
         let result = match self.execute(&step.plan, &faults) {
             Ok(result) => result,

@@ -60,7 +60,7 @@ impl World {
     }
 
     /// After so many good steps the budget is full again, however small it was.
-    fn max_steps_of_reduced_budget(&self) -> u64 {
+    pub(super) fn max_steps_of_reduced_budget(&self) -> u64 {
         8 * (u64::from(self.swarm.limits.max_plan_tokens.ilog2()) + 1)
     }
 

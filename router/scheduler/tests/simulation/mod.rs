@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_macros, clippy::print_stderr)]
 
 mod answers;
+mod chunks;
 mod cover;
 mod coverage;
 mod liveness;

@@ -1,7 +1,7 @@
 //! What one seed is like: sizes, features and faults are drawn on or off, so that seeds differ in kind and rare
 //! combinations are not drowned by the average.
 
-use forebay_scheduler::{Limits, NewRequest, RequestId, RowFlags, Time};
+use forebay_scheduler::{Limits, NewRequest, RequestId, RowFlags, StepPlan, StepTarget, Time};
 
 use super::rng::Rng;
 
@@ -45,6 +45,8 @@ pub(crate) struct Swarm {
     pub(crate) sequence_errors: u64,
     /// Chance that a result is held back although it is there.
     pub(crate) delays: u64,
+    /// What a step takes: whatever it holds, and for each token of it, in percent.
+    step_time: (u64, u64),
 }
 
 impl Swarm {
@@ -75,7 +77,7 @@ impl Swarm {
             bypasses: on(rng, 300),
             resumptions: on(rng, 300),
             oversized: on(rng, 50),
-            arrivals: rng.within(120, 900),
+            arrivals: rng.within(200, 900),
             max_burst: rng.within(1, 20),
             cancels: on(rng, 100),
             cancel_storms: on(rng, 5),
@@ -87,6 +89,7 @@ impl Swarm {
             voids_followers: rng.permille(500),
             sequence_errors: on(rng, 30),
             delays: on(rng, 900),
+            step_time: (rng.within(0, 2), rng.within(0, 30)),
             limits,
         }
     }
@@ -118,6 +121,14 @@ impl Swarm {
         }
     }
 
+    /// How long the worker computes a plan, more or less.
+    pub(crate) fn time_of(&self, plan: &StepPlan, rng: &mut Rng) -> u64 {
+        let num_tokens: u64 = plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum();
+        let (fixed, percent_a_token) = self.step_time;
+        let time = fixed + num_tokens * percent_a_token / 100;
+        if rng.permille(20) { time * 10 } else { time }
+    }
+
     /// A position of the request that kills, in some.
     pub(crate) fn poison(&self, rng: &mut Rng, request: &NewRequest) -> Option<usize> {
         let num_computed = u64::from(request.num_prompt_tokens + request.max_new_tokens - 1);
@@ -133,6 +144,8 @@ impl Swarm {
         limits.max_sequences = around(rng, limits.max_sequences).max(1);
         limits.max_plan_tokens = around(rng, limits.max_plan_tokens).max(limits.max_sequences);
         limits.run_ahead = rng.below(4) as u32;
+        limits.step_target = draw_target(rng);
+        limits.min_chunk_tokens = rng.within(1, 6) as u32;
         limits.max_draft_tokens = rng.sometimes(300, 5) as u32;
         limits.max_total_tokens = around(rng, limits.max_total_tokens).max(2);
     }
@@ -166,11 +179,21 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         max_cached_blocks: if num_blocks % 8 == 0 { block_size as u32 } else { u32::MAX },
         max_sequences: max_sequences as u32,
         max_plan_tokens: (max_sequences + spare_tokens) as u32,
+        step_target: draw_target(rng),
+        min_chunk_tokens: rng.within(1, 6) as u32,
         run_ahead: rng.below(4) as u32,
         max_draft_tokens: [0, 0, rng.within(1, 8) as u32][rng.below(3)],
         max_queued: rng.within(1, 40) as u32,
         max_queued_tokens: rng.within(10, 1_500),
         max_total_tokens: rng.within(pool_tokens.div_ceil(2), pool_tokens + 8) as u32,
+    }
+}
+
+fn draw_target(rng: &mut Rng) -> StepTarget {
+    match rng.below(3) {
+        0 => StepTarget::Unbounded,
+        1 => StepTarget::Micros(rng.within(0, 12)),
+        _ => StepTarget::Stretch { percent: rng.within(0, 300) as u32 },
     }
 }
 

@@ -240,6 +240,7 @@ impl World {
         }
         self.check_company(&plan, &ids);
         self.check_order(&plan, &ids, &released);
+        self.check_chunks(&plan);
         self.cover_plan(&plan);
         if self.best.0.is_some_and(|best| ids.contains(&best)) {
             self.best.1 = 0;
