@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -129,6 +130,8 @@ def named_peers(names: str) -> list[str]:
 
 def main() -> None:
     """Run the rounds, write the results, print the table."""
+    # As Ctrl-C: servers lead process groups of their own, and are ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     arguments = parse_arguments()
     names = named_peers(arguments.peers)
     loads = [load for load in LOADS if load.name in (arguments.only or [load.name])]
