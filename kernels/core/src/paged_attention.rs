@@ -192,6 +192,8 @@ pub(crate) struct Schedule {
     group_size: usize,
     head_dim: usize,
     nanoseconds: usize,
+    /// How many tasks run at once.
+    num_threads: usize,
 }
 
 /// One segment of a tile's positions.
@@ -213,8 +215,9 @@ impl Schedule {
         let group_size = row_length / head_dim / num_kv_heads;
         let tiles = batch.row_tiles(num_kv_heads, group_size, scoring);
         let nanoseconds = tiles.iter().map(|tile| cost(tile, head_dim)).sum();
-        let mut schedule = Self { tiles, pieces: Vec::new(), group_size, head_dim, nanoseconds };
-        if threads_for(nanoseconds) > 1 && schedule.tiles.len() < 4 * max_threads() {
+        let num_threads = threads_for(nanoseconds);
+        let mut schedule = Self { tiles, pieces: Vec::new(), group_size, head_dim, nanoseconds, num_threads };
+        if num_threads > 1 && schedule.tiles.len() < 4 * max_threads() {
             schedule.split();
         } else {
             // The longest first: a long one taken last would run alone.
@@ -276,6 +279,7 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
     /// # Safety
     /// `task` is below `schedule.num_tasks()`, and only this call's tasks, each once, use `out` and the partials.
     pub(crate) unsafe fn attend(&self, task: usize) {
+        self.prefetch_task(task + self.schedule.num_threads);
         let Some(piece) = self.schedule.pieces.get(task) else {
             return self.attend_whole(&self.schedule.tiles[task]);
         };
@@ -319,11 +323,14 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             segment.resize(num_floats, 0.0);
             self.load_queries(tile, scratch);
             let mut sum = Partial::new(&mut total, tile.num_rows, self.schedule.head_dim);
-            let mut segments = cut(tile.positions(), SEGMENT);
+            let mut segments = cut(tile.positions(), SEGMENT).peekable();
             if let Some(first) = segments.next() {
                 self.attend_segment(tile, first, scratch, &mut sum);
             }
-            for positions in segments {
+            while let Some(positions) = segments.next() {
+                if let Some(following) = segments.peek() {
+                    self.prefetch(tile, following.clone());
+                }
                 let mut next = Partial::new(&mut segment, tile.num_rows, self.schedule.head_dim);
                 self.attend_segment(tile, positions, scratch, &mut next);
                 sum.merge(&next);
@@ -331,6 +338,24 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             self.store(tile, &sum);
             (scratch.total, scratch.segment) = (total, segment);
         });
+    }
+
+    /// Asks for what a task reads first. Of many short contexts each is some stretches of memory, too short for the
+    /// hardware to see where they lead.
+    fn prefetch_task(&self, task: usize) {
+        let Schedule { tiles, pieces, .. } = self.schedule;
+        if pieces.is_empty() {
+            let Some(tile) = tiles.get(task) else { return };
+            if let Some(first) = cut(tile.positions(), SEGMENT).next() {
+                self.prefetch(tile, first);
+            }
+        } else if let Some(piece) = pieces.get(task) {
+            self.prefetch(&tiles[piece.tile], piece.positions.clone());
+        }
+    }
+
+    fn prefetch(&self, tile: &RowTile, positions: Range<usize>) {
+        self.cache.head(self.batch.block_table(tile.sequence), tile.kv_head).prefetch(positions);
     }
 
     fn attend_segment(

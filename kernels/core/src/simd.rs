@@ -7,11 +7,13 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod portable;
+mod prefetch;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
 use crate::quantized_linear::{ActivationTile, BLOCK, Group, TILE_GROUPS, TileSums};
 use crate::{Float, InstructionSet, bf16_linear};
 use half::bf16;
+pub(crate) use prefetch::prefetch;
 use std::ops::Range;
 
 /// Up to `MAX_GROUPS` groups of bfloat16 weights against 1, 2, 4 or 8 rows; writes the sums of each group's rows.

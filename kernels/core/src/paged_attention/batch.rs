@@ -1,7 +1,7 @@
 //! The paged cache and the batch as the kernels see them, checked once a call so that no lookup can go astray.
 
-use super::{MAX_ROWS, Visible};
-use crate::{KernelError, Rows};
+use super::{MAX_ROWS, Visible, cut};
+use crate::{KernelError, Rows, simd};
 use std::ops::Range;
 
 /// Keys and values, each `[num_blocks, num_kv_heads, block_size, head_dim]`.
@@ -91,6 +91,18 @@ impl<'a, C> HeadCache<'a, C> {
             }
             *offset = (first(block) + slot) * head_dim;
             slot += 1;
+        }
+    }
+
+    /// Asks for the keys and values of some positions.
+    pub(super) fn prefetch(&self, positions: Range<usize>) {
+        let PagedCache { block_size, head_dim, num_kv_heads, .. } = self.cache;
+        for piece in cut(positions, block_size) {
+            let block = self.block_table[piece.start / block_size] as usize * num_kv_heads + self.kv_head;
+            let start = (block * block_size + piece.start % block_size) * head_dim;
+            for vectors in [self.cache.keys, self.cache.values] {
+                simd::prefetch(&vectors[start..start + piece.len() * head_dim]);
+            }
         }
     }
 
