@@ -93,6 +93,7 @@ impl<'a> Partial<'a> {
     }
 
     /// Takes in the partial of the next positions.
+    #[inline(always)]
     fn merge(&mut self, next: &Partial<'_>) {
         let head_dim = self.weighted.len() / self.maximum.len();
         for row in 0..self.maximum.len() {
@@ -308,7 +309,11 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
         let (sum, following) = partials.split_at_mut(length);
         let mut sum = Partial::new(sum, tile.num_rows, self.schedule.head_dim);
         for next in following.chunks_exact_mut(length) {
-            sum.merge(&Partial::new(next, tile.num_rows, self.schedule.head_dim));
+            let next = Partial::new(next, tile.num_rows, self.schedule.head_dim);
+            self.set.vectorize(
+                #[inline(always)]
+                || sum.merge(&next),
+            );
         }
         self.store(tile, &sum);
     }
@@ -333,7 +338,10 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
                 }
                 let mut next = Partial::new(&mut segment, tile.num_rows, self.schedule.head_dim);
                 self.attend_segment(tile, positions, scratch, &mut next);
-                sum.merge(&next);
+                self.set.vectorize(
+                    #[inline(always)]
+                    || sum.merge(&next),
+                );
             }
             self.store(tile, &sum);
             (scratch.total, scratch.segment) = (total, segment);
@@ -374,12 +382,19 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
 
     fn load_queries(&self, tile: &RowTile, scratch: &mut Scratch) {
         let head_dim = self.cache.head_dim();
-        scratch.queries.clear();
+        scratch.queries.resize(tile.num_rows * head_dim, 0.0);
         scratch.visible.clear();
-        for row in 0..tile.num_rows {
+        for (row, query) in scratch.queries.chunks_exact_mut(head_dim).enumerate() {
             let (token, at) = self.place(tile, row);
             let values = &self.q.row(token)[at..at + head_dim];
-            scratch.queries.extend(values.iter().map(|value| value.to_f32() * self.scoring.scale));
+            self.set.vectorize(
+                #[inline(always)]
+                || {
+                    for (query, value) in query.iter_mut().zip(values) {
+                        *query = value.to_f32() * self.scoring.scale;
+                    }
+                },
+            );
             scratch.visible.push(self.scoring.visible(tile.position(row, self.schedule.group_size)));
         }
     }
@@ -392,9 +407,14 @@ impl<Q: Float, C: Float> Call<'_, Q, C> {
             let out = unsafe { self.out.part(token * self.q.row_length() + at, head_dim) };
             let weighted = &partial.weighted[row * head_dim..(row + 1) * head_dim];
             let inverse = 1.0 / partial.sum[row];
-            for (out, weighted) in out.iter_mut().zip(weighted) {
-                *out = Q::from_f32(weighted * inverse);
-            }
+            self.set.vectorize(
+                #[inline(always)]
+                || {
+                    for (out, weighted) in out.iter_mut().zip(weighted) {
+                        *out = Q::from_f32(weighted * inverse);
+                    }
+                },
+            );
         }
     }
 
