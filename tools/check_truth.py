@@ -6,8 +6,8 @@ float32: 64 texts, 64 greedy tokens each, batched 16 at a time in chunks: the id
     after a token where the reference's two best logits differ by less than 1e-3 (listed).
 gguf: the next token at every position of the same texts: how often the best token is that of float32, and how far the
     log-probability of float32's best token is off, in the mean; both for us and for llama.cpp on the same file.
---types: the same for files that requantize_smollm2.py makes of the bundled one, as Q8_0 or Q4_K_M, in its place; the
-    gate is then llama.cpp's figures alone.
+--types: the same for files that requantize_smollm2.py makes of the bundled one, as Q8_0 or Q4_K_M, in its place; their
+    gate is llama.cpp's figures alone. `bundled` is the bundled file itself.
 --output: the figures of all files, which benchmarks/tables.py makes a table of.
 """
 
@@ -35,6 +35,7 @@ from forebay_worker.kv_cache import KvCache
 from forebay_worker.loader import LoadedModel, load_model
 
 CHECKS = ("float32", "gguf")
+BUNDLED = "bundled"
 NUM_NEW_TOKENS = 64
 BATCH_SIZE = 16
 CHUNK_SIZE = 40
@@ -129,7 +130,7 @@ def main() -> int:
     """Run the checks that are named, or both. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []])
-    parser.add_argument("--types", nargs="+", default=[], metavar="TYPE", help="with gguf: of files to be made")
+    parser.add_argument("--types", nargs="+", default=[BUNDLED], metavar="TYPE", help="with gguf: of files to be made")
     parser.add_argument("--work-dir", type=Path, default=Path(".cache/truth"), help="keeps the float32 folder")
     parser.add_argument("--output", type=Path, help="where to write the figures of gguf as JSON")
     arguments = parser.parse_args()
@@ -143,7 +144,7 @@ def main() -> int:
         passed.append(check_float32(folder, reference, prompts))
     if "gguf" in (arguments.checks or CHECKS):
         truth = reference_next_tokens(reference, prompts)
-        files = [requantized(arguments.work_dir, mix) for mix in arguments.types] or [bundled_model()]
+        files = [requantized(arguments.work_dir, mix) for mix in arguments.types]
         figures = {file.name: gguf_figures(file, truth, prompts) for file in files}
         passed += [check_gguf(file, figures[file.name], truth.best.size) for file in files]
         if arguments.output:
@@ -157,7 +158,9 @@ def run_tool(name: str, *arguments: str | Path) -> None:
 
 
 def requantized(work_dir: Path, mix: str) -> Path:
-    """The bundled model in other types; made when it is not there yet."""
+    """The bundled model, itself or in other types; made when it is not there yet."""
+    if mix == BUNDLED:
+        return bundled_model()
     path = work_dir / f"SmolLM2-135M-Instruct.{mix}.gguf"
     if not path.is_file():
         run_tool("requantize_smollm2.py", mix, path)
