@@ -110,6 +110,11 @@ bench: dev ## ours and llama.cpp's server in turn on the same file; prints ratio
 bench-peers: dev ## ours and all peers, 3 rounds of 30 s a load, into benchmarks/results (hours; 17 GiB of disk)
 	$(PY) benchmarks/serving.py --peers llama.cpp,vllm,transformers --seconds 30 --output results $(ARGS)
 
+.PHONY: bench-router
+bench-router: dev ## what the router itself costs, over a worker without a model (minutes)
+	cargo build --locked --release -p forebay && cargo build --locked --release -p forebay-engine --example paced_worker
+	$(PY) benchmarks/router.py $(ARGS)
+
 .PHONY: gpu-check
 gpu-check: ## a GPU against the CPU, op by op and a random 1B Llama; figures (PYTHON=… with torch; nothing is built)
 	$(PYTHON) -m tools.gpu_check $(ARGS)

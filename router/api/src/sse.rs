@@ -2,23 +2,28 @@
 //! generation into a response body.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
+use metrics::Histogram;
 use serde::Serialize;
+use tokio::time::{Sleep, sleep};
 
 use crate::choices::Choices;
 use crate::error::ApiError;
 use crate::headers;
 use crate::state::AppState;
+use crate::telemetry;
 use crate::text_generation::{TextGeneration, TextStep};
 
-/// A comment this often keeps proxies from closing a stream whose request waits in line.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment keeps proxies from closing a stream whose request waits in line: one comes when nothing else has between two
+/// looks, so within 15 s.
+const LOOK_INTERVAL: Duration = Duration::from_millis(7_500);
 
 /// One dialect's words for a generation's events. It writes whole events; it may write none.
 pub(crate) trait EventWriter: Send + 'static {
@@ -49,7 +54,19 @@ pub(crate) fn write_done(out: &mut BytesMut) {
 /// A response that streams `choices`. Dropping its body (the client left) drops them, which cancels them.
 pub(crate) fn response(state: &AppState, choices: Choices, writer: impl EventWriter) -> Result<Response, ApiError> {
     let compute = headers::compute(state, &choices)?;
-    let pump = Pump { choices, writer, begun: false, ended: false, buffer: BytesMut::new() };
+    let relay = telemetry::relay_histogram();
+    let keep_alive = Box::pin(sleep(LOOK_INTERVAL));
+    let pump = Pump {
+        choices,
+        writer,
+        begun: false,
+        ended: false,
+        buffer: BytesMut::new(),
+        received: None,
+        relay,
+        keep_alive,
+        has_spoken: false,
+    };
     let stream = futures::stream::unfold(Box::new(pump), |mut pump| async {
         let bytes = pump.next().await?;
         Some((Ok::<_, Infallible>(bytes), pump))
@@ -69,6 +86,12 @@ struct Pump<W> {
     begun: bool,
     ended: bool,
     buffer: BytesMut,
+    /// When the engine had the oldest token in `buffer`.
+    received: Option<Instant>,
+    relay: Histogram,
+    keep_alive: Pin<Box<Sleep>>,
+    /// Whether anything came since the last look.
+    has_spoken: bool,
 }
 
 impl<W: EventWriter> Pump<W> {
@@ -83,15 +106,26 @@ impl<W: EventWriter> Pump<W> {
                 self.advance().await;
             }
             if !self.buffer.is_empty() {
+                // The connection writes them to its socket before its task does anything else.
+                if let Some(received) = self.received.take() {
+                    self.relay.record(received.elapsed());
+                }
                 return Some(self.buffer.split().freeze());
             }
         }
     }
 
     async fn advance(&mut self) {
-        match tokio::time::timeout(KEEP_ALIVE, self.choices.next()).await {
-            Err(_) => self.buffer.put_slice(b":\n\n"),
-            Ok(Some(Ok((step, generation)))) => {
+        // The choices are asked first, so that a stream with tokens never looks at the timer.
+        let next = tokio::select! {
+            biased;
+            next = self.choices.next() => next,
+            () = self.keep_alive.as_mut() => return self.keep_alive(),
+        };
+        self.has_spoken = true;
+        match next {
+            Some(Ok((step, generation))) => {
+                self.received.get_or_insert(step.received);
                 self.writer.step(step, generation, &mut self.buffer);
                 // The end travels with the last token: nobody waits for an event that brings nothing.
                 if self.choices.generations().iter().all(TextGeneration::has_ended) {
@@ -99,11 +133,19 @@ impl<W: EventWriter> Pump<W> {
                     self.ended = true;
                 }
             }
-            Ok(Some(Err(error))) => {
+            Some(Err(error)) => {
                 self.writer.error(&error, &mut self.buffer);
                 self.ended = true;
             }
-            Ok(None) => self.ended = true,
+            None => self.ended = true,
         }
+    }
+
+    /// The timer is not set anew with every token.
+    fn keep_alive(&mut self) {
+        if !std::mem::take(&mut self.has_spoken) {
+            self.buffer.put_slice(b":\n\n");
+        }
+        self.keep_alive.as_mut().reset(tokio::time::Instant::now() + LOOK_INTERVAL);
     }
 }

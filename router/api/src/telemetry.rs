@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{Histogram, counter, describe_counter, describe_histogram, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use crate::error::ApiError;
@@ -15,6 +15,9 @@ use crate::error::ApiError;
 const FAILURES: &[&str] =
     &["validation", "overloaded", "template", "incomplete", "generation", "unavailable", "dropped"];
 
+/// The router's own part of a token's way to its client.
+const RELAY_SECONDS: &str = "forebay_relay_seconds";
+
 /// A recorder with TGI's buckets: 35 from 0.15 ms on, each 1.5 times the last, for durations, and 100 equal ones up to
 /// `max_total_tokens` for lengths; powers of 2 for batches, where TGI has each number up to 1,024. Install it before the
 /// state is made.
@@ -22,8 +25,11 @@ pub fn recorder(max_total_tokens: u32) -> Result<PrometheusBuilder, BuildError> 
     let durations: Vec<f64> = (0..35).map(|i| 0.00015 * 1.5_f64.powi(i)).collect();
     let batch_sizes: Vec<f64> = (0..=10).map(|i| 2_f64.powi(i)).collect();
     let draft_tokens: Vec<f64> = (0..=8).map(f64::from).collect();
+    // Tens of microseconds, where TGI's first bucket ends at 150.
+    let relays: Vec<f64> = (0..40).map(|i| 0.00001 * 1.3_f64.powi(i)).collect();
     let lengths: Vec<f64> = (1..=100).map(|i| f64::from(max_total_tokens) / 100.0 * f64::from(i)).collect();
     PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(RELAY_SECONDS.to_owned()), &relays)?
         .set_buckets_for_metric(Matcher::Suffix("duration".to_owned()), &durations)?
         .set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), &durations)?
         .set_buckets_for_metric(Matcher::Suffix("_tokens".to_owned()), &lengths)?
@@ -42,12 +48,21 @@ pub(crate) fn describe() {
     describe_histogram!("tgi_request_generated_tokens", "Generated tokens");
     describe_histogram!("tgi_request_input_length", "Prompt tokens");
     describe_histogram!("tgi_request_max_new_tokens", "Bound on generated tokens");
+    describe_histogram!(
+        RELAY_SECONDS,
+        "From a step's result, read off the worker's stream, to its token's event at the socket"
+    );
     describe_counter!("forebay_http_responses_total", "Responses by route and status");
     counter!("tgi_request_count").increment(0);
     counter!("tgi_request_success").increment(0);
     for failure in FAILURES {
         counter!("tgi_request_failure", "err" => *failure).increment(0);
     }
+}
+
+/// Where streams record how long their tokens were in the router.
+pub(crate) fn relay_histogram() -> Histogram {
+    histogram!(RELAY_SECONDS)
 }
 
 /// Counts responses by route, never by the path's text: a scanner must not make series.

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use forebay_engine::{EngineRequest, FinishReason, Generation, GenerationEvent, PromptLogprob, TokenLogprobs};
 use forebay_text::{Detokenizer, ModelText, StopStrings, Tokenizer};
@@ -74,6 +75,8 @@ pub(crate) struct TextStep {
     /// Concatenated over a generation this is its text.
     pub(crate) text: String,
     pub(crate) logprobs: Option<TokenLogprobs>,
+    /// When the engine had it.
+    pub(crate) received: Instant,
     /// On the last token.
     pub(crate) finish: Option<Finish>,
 }
@@ -119,7 +122,7 @@ impl TextState {
     /// The step of token `index` (from 1). The end is derived from the same rules as the scheduler's, not awaited from
     /// it: the last token must be known as such when it is written, and waiting for the next event would hold every
     /// token back by a step.
-    fn step(&mut self, token_id: u32, index: u32, logprobs: Option<TokenLogprobs>) -> TextStep {
+    fn step(&mut self, token_id: u32, index: u32, logprobs: Option<TokenLogprobs>, received: Instant) -> TextStep {
         let length = index >= self.max_new_tokens;
         let may_stop = index > self.min_new_tokens;
         let end_token = may_stop && self.stop_token_ids.contains(&token_id);
@@ -144,15 +147,16 @@ impl TextState {
             offset,
             text,
             logprobs,
+            received,
             finish: (ends || stop_string).then_some(Finish { length, end_token, stop_string }),
         }
     }
 
     /// The only step where nothing is to be generated.
-    fn unwanted(&self, token_id: u32) -> TextStep {
+    fn unwanted(&self, token_id: u32, received: Instant) -> TextStep {
         let special = self.tokenizer.is_special(token_id);
         let finish = Some(Finish { length: true, ..Finish::default() });
-        TextStep { token_id, special, offset: 0, text: String::new(), logprobs: None, finish }
+        TextStep { token_id, special, offset: 0, text: String::new(), logprobs: None, received, finish }
     }
 }
 
@@ -217,15 +221,15 @@ impl TextGeneration {
                     record.started(queued_for);
                 }
                 GenerationEvent::PromptLogprobs(chunk) => self.prompt_logprobs.extend(chunk),
-                GenerationEvent::Token { token_id, logprobs } => {
+                GenerationEvent::Token { token_id, logprobs, received } => {
                     self.prompt.set_logprobs(&mut self.prompt_logprobs);
                     if self.text.max_new_tokens == 0 {
-                        break Ok(self.text.unwanted(token_id));
+                        break Ok(self.text.unwanted(token_id, received));
                     }
                     record.token();
                     self.num_generated_tokens += 1;
                     self.sum_logprobs += logprobs.as_ref().map_or(0.0, |logprobs| logprobs.logprob);
-                    break Ok(self.text.step(token_id, self.num_generated_tokens, logprobs));
+                    break Ok(self.text.step(token_id, self.num_generated_tokens, logprobs, received));
                 }
                 GenerationEvent::Finished(reason) => break Err(unexpected_end(reason)),
             }

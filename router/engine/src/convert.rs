@@ -3,7 +3,7 @@
 //! Arrays are little-endian `u32` or `f32` in `bytes`. A plan's arrays are cut from one buffer; a result's stay in
 //! the buffer of the received frame.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use forebay_scheduler::{
@@ -92,9 +92,11 @@ pub(crate) struct Answer {
     /// In position order for each sequence.
     pub(crate) prompt_logprobs: Vec<(SequenceRef, Vec<PromptLogprob>)>,
     pub(crate) timings: Option<StepTimings>,
+    /// When it was read off the stream.
+    pub(crate) received: Instant,
 }
 
-/// Reads a result; an error says how it contradicts itself.
+/// Reads a result that has just come; an error says how it contradicts itself.
 pub(crate) fn answer_from_wire(result: wire::StepResult) -> Result<Answer, GroupError> {
     let step_id = result.step_id;
     read_answer(result)
@@ -121,6 +123,7 @@ fn read_answer(result: wire::StepResult) -> Result<Answer, String> {
             forward: Duration::from_micros(u64::from(timings.forward)),
             sample: Duration::from_micros(u64::from(timings.sample)),
         }),
+        received: Instant::now(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_scheduler::{RequestId, Stats, StepTarget};
 use forebay_wire::SamplingParams;
@@ -165,6 +165,8 @@ pub enum GenerationEvent {
         token_id: u32,
         /// If asked for.
         logprobs: Option<TokenLogprobs>,
+        /// When the result that it is of was read off the worker's stream.
+        received: Instant,
     },
     /// The end: the stream yields nothing after it.
     Finished(forebay_scheduler::FinishReason),

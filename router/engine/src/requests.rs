@@ -4,7 +4,7 @@
 //! a reader that lags is told so and cancelled while everybody else goes on.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_scheduler::{Event, FinishReason, NewRequest, RequestId, SequenceRef, Time};
 use forebay_wire::SamplingParams;
@@ -276,7 +276,8 @@ impl Live {
                 message: format!("the worker gave no log-probability for token `{token_id}`"),
             });
         }
-        Ok(GenerationEvent::Token { token_id, logprobs })
+        let received = answer.map_or_else(Instant::now, |answer| answer.received);
+        Ok(GenerationEvent::Token { token_id, logprobs, received })
     }
 
     fn prompt_logprobs(&mut self, mut entries: Vec<PromptLogprob>) -> Option<Delivery> {
