@@ -46,6 +46,21 @@ pub(crate) fn write_data(out: &mut BytesMut, event: &impl Serialize) {
     out.put_slice(b"\n\n");
 }
 
+/// The same where the event's first fields are written already: `head` is their JSON without its closing brace, `rest` an
+/// object of the others, of which there must be some.
+pub(crate) fn write_data_behind(out: &mut BytesMut, head: &[u8], rest: &impl Serialize) {
+    out.put_slice(b"data: ");
+    out.put_slice(head);
+    let joint = out.len();
+    if let Err(error) = serde_json::to_writer(out.writer(), rest) {
+        tracing::error!(%error, "an event could not be serialized");
+    }
+    if let Some(brace) = out.get_mut(joint) {
+        *brace = b',';
+    }
+    out.put_slice(b"\n\n");
+}
+
 /// Appends OpenAI's mark of a stream that ended well.
 pub(crate) fn write_done(out: &mut BytesMut) {
     out.put_slice(b"data: [DONE]\n\n");

@@ -14,7 +14,7 @@ use super::logprobs::{ChatLogprobs, HeldLogprobs};
 use super::messages;
 use super::prompt_logprobs::PromptLogprobs;
 use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
-use super::response::{Envelope, Head, Usage, finish_reason};
+use super::response::{ChunkHead, Envelope, Head, Usage, finish_reason};
 use super::sampling_fields::SAMPLING;
 use crate::choices::Choices;
 use crate::error::{ApiError, Dialect, OpenAiError};
@@ -73,7 +73,7 @@ pub(crate) async fn handler(State(state): State<AppState>, body: JsonBody) -> Re
     let with_logprobs = job.logprobs.is_some();
     let choices = generate(&state, job, record).await?;
     if common.stream {
-        let head = Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model);
+        let head = ChunkHead::new(&Head::new(&state, "chatcmpl", "chat.completion.chunk", common.model));
         let held = choices.generations().iter().map(|_| HeldLogprobs::default()).collect();
         let writer = ChatWriter { head, with_logprobs, include_usage: common.include_usage, held };
         return Ok(sse::response(&state, choices, writer)?);
@@ -214,7 +214,7 @@ async fn whole(
 }
 
 struct ChatWriter {
-    head: Head,
+    head: ChunkHead,
     with_logprobs: bool,
     include_usage: bool,
     /// Of each choice.
@@ -223,7 +223,7 @@ struct ChatWriter {
 
 impl ChatWriter {
     fn write(&self, out: &mut BytesMut, choices: &[ChunkChoice], usage: Option<Usage>) {
-        write_data(out, &Envelope { head: &self.head, choices, usage });
+        self.head.write(out, choices, usage);
     }
 }
 

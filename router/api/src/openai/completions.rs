@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::logprobs::{CompletionLogprobs, HeldLogprobs};
 use super::prompt_logprobs::PromptLogprobs;
 use super::request::{COMMON, Common, JsonBody, Wanted, at_most};
-use super::response::{Envelope, Head, Usage, finish_reason};
+use super::response::{ChunkHead, Envelope, Head, Usage, finish_reason};
 use super::sampling_fields::SAMPLING;
 use crate::choices::{Choices, MAX_CHOICES};
 use crate::error::{ApiError, Dialect, OpenAiError};
@@ -73,7 +73,8 @@ pub(crate) async fn handler(State(state): State<AppState>, body: JsonBody) -> Re
     let head = Head::new(&state, "cmpl", "text_completion", common.model);
     if common.stream {
         let texts = choices.generations().iter().map(|_| ChoiceText::new(shape)).collect();
-        let writer = CompletionWriter { head, shape, include_usage: common.include_usage, texts };
+        let writer =
+            CompletionWriter { head: ChunkHead::new(&head), shape, include_usage: common.include_usage, texts };
         return Ok(sse::response(&state, choices, writer)?);
     }
     let headers = headers::compute(&state, &choices)?;
@@ -260,7 +261,7 @@ fn best(answers: Vec<Choice>, generations: &[TextGeneration], shape: Shape) -> V
 }
 
 struct CompletionWriter {
-    head: Head,
+    head: ChunkHead,
     shape: Shape,
     include_usage: bool,
     /// Of each choice.
@@ -269,7 +270,7 @@ struct CompletionWriter {
 
 impl CompletionWriter {
     fn write(&self, out: &mut BytesMut, choices: &[Choice], usage: Option<Usage>) {
-        write_data(out, &Envelope { head: &self.head, choices, usage });
+        self.head.write(out, choices, usage);
     }
 }
 

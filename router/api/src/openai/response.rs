@@ -3,10 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
+use bytes::BytesMut;
 use serde::Serialize;
 
 use crate::choices::Choices;
 use crate::headers;
+use crate::sse::write_data_behind;
 use crate::state::{AppState, random_u64};
 use crate::text_generation::{Finish, TextGeneration};
 
@@ -33,14 +35,38 @@ impl Head {
     }
 }
 
-/// An answer or a chunk.
+/// A [`Head`] as it begins every chunk of a stream, written once: most of a chunk is the same as in the one before.
+#[derive(Debug)]
+pub(crate) struct ChunkHead(Vec<u8>);
+
+impl ChunkHead {
+    pub(crate) fn new(head: &Head) -> Self {
+        // Strings and a number: nothing in it can fail.
+        let mut json = serde_json::to_vec(head).unwrap_or_default();
+        json.pop();
+        Self(json)
+    }
+
+    /// Appends the event of a chunk: what [`Envelope`] says, in the same order.
+    pub(crate) fn write<C: Serialize>(&self, out: &mut BytesMut, choices: &[C], usage: Option<Usage>) {
+        write_data_behind(out, &self.0, &ChunkTail { choices, usage });
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ChunkTail<'a, C> {
+    /// Empty in the chunk that brings `usage`.
+    choices: &'a [C],
+    /// `null` in all chunks but that one.
+    usage: Option<Usage>,
+}
+
+/// An answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct Envelope<'a, C> {
     #[serde(flatten)]
     pub(crate) head: &'a Head,
-    /// Empty in the chunk that brings `usage`.
     pub(crate) choices: &'a [C],
-    /// `null` in all chunks but that one.
     pub(crate) usage: Option<Usage>,
 }
 
