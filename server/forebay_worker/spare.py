@@ -29,8 +29,8 @@ _IMPORTED_LATE = (
     "forebay_worker.models.families.llama",
     "forebay_worker.layers.fused_sublayers",
     "forebay_worker.attention.cpu_paged",
-    "forebay_worker.quantization.bf16",
     "forebay_worker.quantization.gguf",
+    "forebay_worker.quantization.packed_float",
     "forebay_worker.quantization.unquantized",
     "numpy.ma",
 )

@@ -2,7 +2,7 @@
 //!
 //! Python's side of each op (`forebay_kernels/ops/<op>.py`) holds its contract; here is only the crossing.
 
-mod bf16_linear;
+mod float_linear;
 mod instruction_set;
 mod layer_parts;
 mod paged_attention;
@@ -26,7 +26,7 @@ fn invalid(error: KernelError) -> PyErr {
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::bf16_linear::{Bf16Weight, bf16_embedding, bf16_linear, multiplies_bf16, pack_bf16};
+    use crate::float_linear::{FloatWeight, float_embedding, float_linear, multiplies_bf16, pack_float};
     #[pymodule_export]
     use crate::instruction_set::{force_instruction_set, native_info};
     #[pymodule_export]

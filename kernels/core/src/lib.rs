@@ -9,10 +9,10 @@
 
 pub mod activation;
 mod aligned;
-pub mod bf16_linear;
 mod elementary;
 mod error;
 mod float;
+pub mod float_linear;
 mod instruction_set;
 pub mod paged_attention;
 pub mod quantized_linear;

@@ -11,21 +11,36 @@ mod prefetch;
 
 use crate::paged_attention::{HeadCache, Partial, QueryRows};
 use crate::quantized_linear::{ActivationTile, BLOCK, Group, TILE_GROUPS, TileSums};
-use crate::{Float, InstructionSet, bf16_linear};
+use crate::{Float, InstructionSet, float_linear};
 use half::bf16;
 pub(crate) use prefetch::prefetch;
 use std::ops::Range;
 
-/// Up to `MAX_GROUPS` groups of bfloat16 weights against 1, 2, 4 or 8 rows; writes the sums of each group's rows.
+/// See [`float_linear::Element::multiply`].
 #[inline]
-pub(crate) fn multiply_bf16(weights: &[u8], rows: &[&[bf16]], sums: &mut bf16_linear::Sums, set: InstructionSet) {
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub(crate) fn multiply_f32(weights: &[u8], rows: &[&[f32]], sums: &mut float_linear::Sums, set: InstructionSet) {
+    #[cfg(target_arch = "x86_64")]
+    if set.is_avx512() {
+        return avx512::float_linear::multiply_f32(set, weights, rows, sums);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if set.is_avx2() {
+        return avx2::float_linear::multiply_f32(set, weights, rows, sums);
+    }
+    portable::float_linear::multiply_f32(weights, rows, sums);
+}
+
+/// See [`float_linear::Element::multiply`].
+#[inline]
+pub(crate) fn multiply_bf16(weights: &[u8], rows: &[&[bf16]], sums: &mut float_linear::Sums, set: InstructionSet) {
     #[cfg(target_arch = "x86_64")]
     if set.has_avx512_bf16() {
-        return avx512::bf16_linear::multiply(set, weights, rows, sums);
+        return avx512::float_linear::multiply_bf16(set, weights, rows, sums);
     }
     set.vectorize(
         #[inline(always)]
-        || portable::bf16_linear::multiply(weights, rows, sums),
+        || portable::float_linear::multiply_bf16(weights, rows, sums),
     );
 }
 

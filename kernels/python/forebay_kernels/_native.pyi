@@ -5,15 +5,15 @@ from torch import Tensor
 
 __all__ = [
     "AttentionSublayer",
-    "Bf16Weight",
+    "FloatWeight",
     "MlpSublayer",
     "PackedWeight",
     "Sublayers",
     "activation",
     "argmax",
-    "bf16_embedding",
-    "bf16_linear",
     "dequantize",
+    "float_embedding",
+    "float_linear",
     "force_instruction_set",
     "gated_activation",
     "grouped_linear",
@@ -25,7 +25,7 @@ __all__ = [
     "multiplies_bf16",
     "native_info",
     "pack",
-    "pack_bf16",
+    "pack_float",
     "paged_attention",
     "quantized_embedding",
     "quantized_linear",
@@ -51,7 +51,7 @@ class PackedWeight:
     def num_bytes(self) -> int: ...
 
 @final
-class Bf16Weight:
+class FloatWeight:
     @property
     def num_rows(self) -> int: ...
     @property
@@ -123,9 +123,9 @@ def quantized_linear(x: Tensor, weight: PackedWeight, out: Tensor | None) -> Ten
 def grouped_linear(x: Tensor, weights: Sequence[PackedWeight], ends: Tensor) -> Tensor: ...
 def dequantize(weight: PackedWeight) -> Tensor: ...
 def quantized_embedding(ids: Tensor, weight: PackedWeight) -> Tensor: ...
-def pack_bf16(weight: Tensor) -> Bf16Weight: ...
-def bf16_linear(x: Tensor, weight: Bf16Weight) -> Tensor: ...
-def bf16_embedding(ids: Tensor, weight: Bf16Weight) -> Tensor: ...
+def pack_float(weight: Tensor) -> FloatWeight: ...
+def float_linear(x: Tensor, weight: FloatWeight) -> Tensor: ...
+def float_embedding(ids: Tensor, weight: FloatWeight) -> Tensor: ...
 def multiplies_bf16() -> bool: ...
 def paged_attention(
     q: Tensor,

@@ -26,6 +26,8 @@ class LayerLoader:
     dtype: torch.dtype
     layer: int | None = None
     expert: int | None = None
+    deterministic: bool = False
+    """Whether no row's result may depend on the other rows of a step."""
 
     def at(self, layer: int) -> LayerLoader:
         """The same for one layer."""
@@ -60,4 +62,4 @@ class LayerLoader:
 
     def linear(self, segments: Sequence[StoredTensor]) -> LinearMethod:
         """Segments of equal width, stacked by rows, ready to multiply with."""
-        return linear_method(segments, self.dtype, self.group.device)
+        return linear_method(segments, self.dtype, self.group.device, deterministic=self.deterministic)

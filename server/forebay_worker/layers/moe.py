@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from forebay_kernels.ops.activation import gated_activation
@@ -126,9 +125,16 @@ class SharedExpertMlp(ExpertsMlp):
         assert spec.experts is not None
         width = spec.experts.shared_intermediate_size
         self._shared = SwiGluExpert(loader, "shared_expert", spec.hidden_size, width)
-        self._gate_D = loader.vector("shared_expert.router", spec.hidden_size)
+        self._gate: LinearMethod = loader.linear([loader.matrix("shared_expert.router", 1, spec.hidden_size)])
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         """[T, D], whole on every rank."""
-        opening_T1 = F.linear(x_TD, self._gate_D[None]).sigmoid()
-        return self._group.all_reduce(self._share(x_TD) + opening_T1 * self._shared(x_TD))
+        return self._group.all_reduce(self._share(x_TD) + self._opening(x_TD) * self._shared(x_TD))
+
+    def _opening(self, x_TD: Tensor) -> Tensor:
+        """How far each token's gate is open, [T, 1]: a sigmoid, as the softmax against zero that it is.
+
+        torch computes the last elements of a sigmoid by another formula, so that a token's would depend on its place.
+        """
+        scores_T1 = self._gate.apply(x_TD)
+        return torch.cat((scores_T1, torch.zeros_like(scores_T1)), dim=1).softmax(dim=1)[:, :1]

@@ -51,9 +51,9 @@ def quantized(segment: StoredTensor) -> StoredTensor:
 def quantize_on_load(monkeypatch):
     """Every float matrix whose rows divide into blocks is held in 8 bits: all families, without a file of each."""
 
-    def method(segments, dtype, device):
+    def method(segments, dtype, device, **options):
         if segments[0].num_columns % Q8_0.block_size:
-            return linear_method(segments, dtype, device)
+            return linear_method(segments, dtype, device, **options)
         return GgufLinear([quantized(segment) for segment in segments], dtype, device)
 
     monkeypatch.setattr(loading, "linear_method", method)

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
+pub(crate) mod float_linear;
 pub(crate) mod quantized_linear;
 
 use crate::InstructionSet;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
-pub(crate) mod bf16_linear;
+pub(crate) mod float_linear;
 mod math;
 pub(crate) mod quantized_linear;
 
