@@ -55,7 +55,7 @@ test-python: ## worker and kernels against their references, the tables of bench
 test-integration: ## the real binary and the real model, over HTTP only
 	@echo "==> integration tests"
 	$(PY) tools/check_tokenizer.py
-	$(PY) -m tools.check_determinism --prompts 16 --only "all at once"
+	$(PY) -m tools.check_determinism --prompts 16 --only "all at once" -- --deterministic
 	$(PY) -m pytest -q -m "not slow" integration-tests
 
 .PHONY: lint

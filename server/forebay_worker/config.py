@@ -54,6 +54,8 @@ class WorkerConfig:
     max_run_ahead: int = 3
     attention: str = "auto"
     """auto, paged (the CPU kernel), batched (by torch, everywhere) or sdpa (its reference)."""
+    deterministic: bool = False
+    """True: a row's result may depend on nothing else in its step; what cannot promise it is refused."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:

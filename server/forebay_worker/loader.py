@@ -47,6 +47,8 @@ def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
     source.check_num_shards(group.world_size)
     dtype_name = config.dtype or _own_dtype(source, group.device)
     dtype = _dtype("dtype", dtype_name)
+    if config.deterministic:
+        check_deterministic(config, group.device)
     is_packed = source.is_quantized and native_serves(group.device)
     if group.device.type != "cpu":
         check_room_for_weights(source, dtype, group, config.cuda_memory_fraction)
@@ -54,7 +56,8 @@ def load_model(config: WorkerConfig, group: ProcessGroup) -> LoadedModel:
     checkpoint = source.checkpoint()
     max_positions = source.spec.max_position_embeddings
     max_sequence_tokens = min(config.max_total_tokens or max_positions, max_positions)
-    decoder = Decoder(source.spec, LayerLoader(checkpoint, group, dtype), backend, max_sequence_tokens)
+    loader = LayerLoader(checkpoint, group, dtype, deterministic=config.deterministic)
+    decoder = Decoder(source.spec, loader, backend, max_sequence_tokens)
     _refuse_unread(source, checkpoint)
     return LoadedModel(
         decoder=decoder,
@@ -71,6 +74,21 @@ def _own_dtype(source: ModelSource, device: torch.device) -> str:
     """A GGUF file says nothing of activations: the kernels for packed weights want float32, a GPU half of it."""
     is_gguf = isinstance(source.tensors, GgufFile)
     return half_dtype(device) if is_gguf and device.type == "cuda" else source.dtype
+
+
+def check_deterministic(config: WorkerConfig, device: torch.device) -> None:
+    """Refuse what cannot promise that a row's result depends on nothing else in its step: all but the CPU kernels.
+
+    Raises: ValueError naming it and what to do.
+    """
+    if device.type != "cpu":
+        raise ValueError(f"deterministic is set, but products on `{device}` depend on the step; set device to cpu")
+    if not native_serves(device):
+        raise ValueError("deterministic is set, but torch's products depend on the step; unset disable_custom_kernels")
+    if config.attention not in ("auto", "paged"):
+        raise ValueError(
+            f"deterministic is set, but attention `{config.attention}` depends on the step; set it to auto or paged"
+        )
 
 
 def check_room_for_weights(source: ModelSource, dtype: torch.dtype, group: ProcessGroup, fraction: float) -> None:

@@ -154,6 +154,12 @@ class Timings:
     sample: int = 0
 
 
+FEATURES = ("logprobs", "prompt_logprobs")
+"""What every worker can do beyond the base."""
+DETERMINISTIC = "deterministic"
+"""The feature of a worker whose rows' results depend on nothing else in a step."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
     """What the handshake tells the router: sizes in tokens unless named otherwise, fields as in worker.proto."""
@@ -176,7 +182,7 @@ class Capabilities:
     kv_cache_bytes: int = 0
     """Of this shard."""
     attention_backend: str = ""
-    features: tuple[str, ...] = ("logprobs", "prompt_logprobs")
+    features: tuple[str, ...] = FEATURES
 
 
 _NO_U32: U32 = np.empty(0, np.uint32)

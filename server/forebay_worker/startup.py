@@ -20,7 +20,7 @@ from forebay_worker.executor import Executor
 from forebay_worker.kv_cache import KvCache, block_bytes
 from forebay_worker.loader import LoadedModel, load_model
 from forebay_worker.memory import Room, available_memory, choose_num_blocks, cpu_room, cuda_room
-from forebay_worker.plan import Capabilities
+from forebay_worker.plan import DETERMINISTIC, FEATURES, Capabilities
 from forebay_worker.warm_up import cuda_workspace, warm
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def start_executor(config: WorkerConfig) -> Executor:
     """Join the group, load, reserve, warm. Raises: ValueError naming what is refused and the limit."""
     started = time.monotonic()
     device = choose_device(config).device
-    group = join(config.rank, config.world_size, config.rendezvous_path, device)
+    group = join(config.rank, config.world_size, config.rendezvous_path, device, ordered_sums=config.deterministic)
     loaded = load_model(config, group)
     num_blocks = choose_num_blocks(config, loaded.spec, loaded.kv_cache_dtype, _room(config, group, loaded))
     num_blocks = group.min_int(num_blocks)
@@ -127,6 +127,7 @@ def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel
         kv_cache_bytes=num_blocks
         * block_bytes(loaded.spec, config.block_size, loaded.kv_cache_dtype, config.world_size),
         attention_backend=loaded.decoder.backend.name,
+        features=(*FEATURES, DETERMINISTIC) if config.deterministic else FEATURES,
     )
 
 

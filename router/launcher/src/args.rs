@@ -139,6 +139,11 @@ pub(crate) struct WorkerArgs {
     /// `sdpa` is their reference, row by row. `auto` takes `paged` where it can.
     #[arg(long, env = "FOREBAY_ATTENTION", default_value = "auto", value_parser = ["auto", "paged", "batched", "sdpa"])]
     pub(crate) attention: String,
+    /// Compute every answer to the bit alike, ids and log-probabilities, whatever else the server does: other requests,
+    /// chunks, prefix hits, preemptions, restarts; with the same build, instruction set, dtype and number of shards. On
+    /// CPU, by this server's own kernels; what cannot promise it is refused. See `docs/reference/determinism.md`.
+    #[arg(long, env = "FOREBAY_DETERMINISTIC", value_parser = BoolishValueParser::new())]
+    pub(crate) deterministic: bool,
     /// The Python that has the package `forebay_worker`. Looked for beside this program and then on PATH if not given.
     #[arg(long, env = "FOREBAY_PYTHON", value_name = "PATH")]
     pub(crate) python: Option<PathBuf>,

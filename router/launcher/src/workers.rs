@@ -59,6 +59,7 @@ struct WorkerConfig<'a> {
     num_blocks: Option<u32>,
     max_run_ahead: u32,
     attention: &'a str,
+    deterministic: bool,
     log_level: &'a str,
 }
 
@@ -124,6 +125,7 @@ impl ProcessGroup {
             num_blocks,
             max_run_ahead: settings.max_run_ahead,
             attention: &settings.attention,
+            deterministic: settings.deterministic,
             log_level: settings.log_level,
         };
         Ok(serde_json::to_string(&config)? + "\n")

@@ -14,11 +14,23 @@ def all_reduce(x: Tensor) -> Tensor:
     return x
 
 
+def sum_in_rank_order(x: Tensor, world_size: int) -> Tensor:
+    """Sum `x` over ranks, element by element in rank order; returns the sum."""
+    total, *others = _of_all_ranks(x, world_size)
+    for part in others:
+        total += part
+    return total
+
+
 def all_gather_last_dim(x: Tensor, world_size: int) -> Tensor:
     """Concatenate every rank's `x` (equal shapes) along the last dimension, in rank order."""
+    return torch.cat(_of_all_ranks(x, world_size), dim=-1)
+
+
+def _of_all_ranks(x: Tensor, world_size: int) -> list[Tensor]:
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size)]
     dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts, dim=-1)
+    return parts
 
 
 def broadcast(x: Tensor, src: int) -> Tensor:

@@ -24,6 +24,9 @@ class ProcessGroup:
     rank: int = 0
     world_size: int = 1
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    ordered_sums: bool = False
+    """Whether sums are taken in rank order. Of three ranks and more gloo adds each part of a tensor in another order,
+    so that a row's sum depends on how many rows there are."""
 
     def shard(self, num_units: int) -> range:
         """This rank's part of `num_units` equal units; one unit, shared by neighbours, if ranks outnumber units.
@@ -43,6 +46,8 @@ class ProcessGroup:
             return x
         from forebay_worker.distributed import collectives
 
+        if self.ordered_sums and self.world_size > 2:
+            return collectives.sum_in_rank_order(x, self.world_size)
         return collectives.all_reduce(x)
 
     def all_gather_last_dim(self, x: Tensor) -> Tensor:
@@ -80,7 +85,9 @@ class ProcessGroup:
             dist.destroy_process_group()
 
 
-def join(rank: int, world_size: int, rendezvous_path: str, device: str | torch.device) -> ProcessGroup:
+def join(
+    rank: int, world_size: int, rendezvous_path: str, device: str | torch.device, *, ordered_sums: bool = False
+) -> ProcessGroup:
     """Meet the other ranks through a file that no earlier group has used. Blocks until all are there.
 
     Raises: ValueError for a device without a collective backend, or for one that this torch lacks.
@@ -105,4 +112,4 @@ def join(rank: int, world_size: int, rendezvous_path: str, device: str | torch.d
             # Binds the rank to its GPU; gloo takes none.
             device_id=device if device.type == "cuda" else None,
         )
-    return ProcessGroup(rank, world_size, device)
+    return ProcessGroup(rank, world_size, device, ordered_sums)

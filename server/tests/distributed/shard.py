@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -25,6 +26,14 @@ def collectives(group: ProcessGroup) -> dict[str, object]:
     }
 
 
+def sums(group: ProcessGroup) -> dict[str, object]:
+    """Sums that may not depend on the shape, of a tensor at once and row by row."""
+    ordered = dataclasses.replace(group, ordered_sums=True)
+    mine = torch.randn(12, 96, generator=torch.Generator().manual_seed(group.rank))
+    rows = torch.cat([ordered.all_reduce(row.clone()) for row in mine.split(1)])
+    return {"rows": rows.tolist(), "whole": ordered.all_reduce(mine).tolist()}
+
+
 def main() -> None:
     """Join, exchange, run every model."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,7 +42,7 @@ def main() -> None:
     rank, world_size, rendezvous, out, *models = sys.argv[1:]
     torch.set_num_threads(1)
     group = join(int(rank), int(world_size), rendezvous, "cpu")
-    results: dict[str, object] = {"collectives": collectives(group)}
+    results: dict[str, object] = {"collectives": collectives(group), **sums(group)}
     for model in models:
         # Quantized weights with the paged kernel: layers' halves in one call, but for the sums over ranks.
         attention = "paged" if model.endswith(".gguf") else "sdpa"

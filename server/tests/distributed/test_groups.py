@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -40,19 +41,21 @@ def models(make_folder, tmp_path_factory) -> dict[str, Path]:
     return paths
 
 
-@pytest.fixture(scope="module")
-def ranks(models, tmp_path_factory) -> list[dict[str, object]]:
-    """What each of two processes computed."""
-    folder = tmp_path_factory.mktemp("ranks")
-    outs = [folder / f"rank{rank}.json" for rank in range(2)]
-    script = str(Path(__file__).with_name("shard.py"))
-    paths = [str(path) for path in models.values()]
+def run_ranks(folder: Path, world_size: int, paths: Iterable[Path]) -> list[dict[str, object]]:
+    """What each of some processes computes."""
+    outs = [folder / f"rank{rank}.json" for rank in range(world_size)]
+    command = [sys.executable, str(Path(__file__).with_name("shard.py"))]
     processes = [
-        subprocess.Popen([sys.executable, script, str(rank), "2", str(folder / "rendezvous"), str(out), *paths])
+        subprocess.Popen([*command, str(rank), str(world_size), str(folder / "rendezvous"), str(out), *map(str, paths)])
         for rank, out in enumerate(outs)
     ]
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0] * world_size
     return [json.loads(out.read_text()) for out in outs]
+
+
+@pytest.fixture(scope="module")
+def ranks(models, tmp_path_factory) -> list[dict[str, object]]:
+    return run_ranks(tmp_path_factory.mktemp("ranks"), 2, models.values())
 
 
 # Two more processes import torch; on a busy machine that alone takes half a minute.
@@ -87,6 +90,11 @@ def test_collectives_of_two_ranks(ranks):
         "half": [2.0, 2.0, 2.0],
     }
     assert [rank["collectives"] for rank in ranks] == [expected, expected]
+
+
+def test_a_rows_sum_over_three_ranks_does_not_depend_on_the_other_rows(tmp_path):
+    for rank in run_ranks(tmp_path, 3, []):
+        assert rank["rows"] == rank["whole"]
 
 
 def test_collectives_of_one_rank_are_identities():

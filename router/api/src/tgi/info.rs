@@ -30,6 +30,8 @@ struct Info {
     docker_label: Option<String>,
     model_dtype: Option<String>,
     model_device_type: Option<String>,
+    /// Not of TGI.
+    deterministic: Option<bool>,
 }
 
 async fn handler(State(state): State<AppState>) -> Result<Json<Info>, NativeError> {
@@ -53,6 +55,7 @@ async fn handler(State(state): State<AppState>) -> Result<Json<Info>, NativeErro
         sha: build.sha,
         docker_label: build.docker_label,
         model_dtype: worker.as_ref().map(|worker| format!("torch.{}", worker.dtype)),
-        model_device_type: worker.map(|worker| worker.device),
+        model_device_type: worker.as_ref().map(|worker| worker.device.clone()),
+        deterministic: worker.map(|worker| worker.features.iter().any(|name| name == "deterministic")),
     }))
 }

@@ -80,4 +80,5 @@ fn info() -> Schema {
         .property("docker_label", string().or_null())
         .property("model_dtype", string().or_null().about("As `torch.bfloat16`."))
         .property("model_device_type", string().or_null().about("`cpu` or `cuda`."))
+        .property("deterministic", boolean().or_null().about("Whether the server runs with `--deterministic`."))
 }
