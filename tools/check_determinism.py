@@ -2,7 +2,7 @@
 
 Each prompt is asked alone, then again in each situation of SITUATIONS through a real server of its own: among others,
 in small and large chunks, after a hit in the prefix tree, after preemptions, after a death of the worker, and all of
-these at once. Prompts are real texts of 1 to 700 tokens; greedy and seeded sampling, penalties, truncations and
+these at once. Prompts are real texts of 1 to 900 tokens; greedy and seeded sampling, penalties, truncations and
 alternatives are mixed; every ninth wants the log-probabilities of its prompt.
 
     python -m tools.check_determinism [--model gguf|float32|bfloat16|PATH] [--prompts N] [--only SITUATION…]
@@ -87,7 +87,7 @@ def prompts(count: int) -> list[str]:
     lengths = [5 + 37 * i % 400 for i in range(count)]
     # Prompts longer than a chunk of 64, and than several of attention's segments.
     lengths[5::12] = [1200 + i % 200 for i in range(len(lengths[5::12]))]
-    lengths[9::50] = [2600] * len(lengths[9::50])
+    lengths[9::50] = [1400] * len(lengths[9::50])
     doubled = whole + whole
     return [doubled[i * stride : i * stride + length] for i, length in enumerate(lengths)]
 
