@@ -17,10 +17,11 @@ from forebay_worker.device import upload
 from forebay_worker.plan import PlanError, RowFlag, SequenceError, StepPlan
 from forebay_worker.sequences import I64, SequenceTable
 
-_NOT_BUILT = RowFlag.NEEDS_MASK | RowFlag.POOLED_OUTPUT
+_NOT_BUILT = RowFlag.POOLED_OUTPUT
 # Plain numbers: an enum's operators cost more than those of the arrays that they meet.
 _SAMPLES, _LOGPROBS, _LAST_CHUNK = int(RowFlag.SAMPLES), int(RowFlag.LOGPROBS), int(RowFlag.LAST_CHUNK)
 _PROMPT_LOGPROBS, _NOT_BUILT_BITS = int(RowFlag.PROMPT_LOGPROBS), int(_NOT_BUILT)
+_NEEDS_MASK = int(RowFlag.NEEDS_MASK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Batch:
     sample_tokens_R: I64
     """Index into T of the state that each sampling row reads."""
     wants_logprobs_R: npt.NDArray[np.bool_]
+    needs_mask_R: npt.NDArray[np.bool_]
+    """A grammar limits the choice."""
     prompt_spans: list[PromptSpan]
     errors: list[SequenceError]
     """Of failed sequences that have a row here."""
@@ -117,6 +120,7 @@ class BatchBuilder:
             sample_slots_R=last.sample_slots_R,
             sample_tokens_R=last.sample_tokens_R,
             wants_logprobs_R=last.wants_logprobs_R,
+            needs_mask_R=last.needs_mask_R,
             prompt_spans=[],
             errors=[],
         )
@@ -194,6 +198,7 @@ def build_batch(plan: StepPlan, table: SequenceTable) -> Batch:
         sample_slots_R=slots_S[samples],
         sample_tokens_R=cu_seqlens_S1[1:][samples] - 1,
         wants_logprobs_R=(flags_S[samples] & _LOGPROBS) != 0,
+        needs_mask_R=(flags_S[samples] & _NEEDS_MASK) != 0,
         prompt_spans=_prompt_spans(table, slots_S, starts_S, cu_seqlens_S1, flags_S),
         errors=errors,
     )

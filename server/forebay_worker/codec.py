@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from forebay_worker.grammar.compiler import GrammarSource, TokenTable
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.plan import (
     U32,
@@ -25,9 +26,6 @@ from forebay_worker.plan import (
 )
 
 PROTOCOL = 1
-
-# Options of worker.proto that this worker does not have, with the values that switch them off.
-_NOT_BUILT: tuple[tuple[str, tuple[object, ...]], ...] = (("grammar_id", ("",)),)
 
 # The values that an option can have, as a predicate and in words.
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
@@ -146,6 +144,7 @@ def _decode_sampling(message: pb.SamplingParams) -> SamplingParams:
         allowed_token_ids=tuple(_u32(message.allowed_token_ids, "allowed_token_ids").tolist()),
         bad_words=_runs(_u32(message.bad_words, "bad_words"), "bad_words"),
         watermark=(message.watermark.gamma, message.watermark.delta) if message.HasField("watermark") else None,
+        grammar_id=message.grammar_id,
     )
 
 
@@ -165,10 +164,6 @@ def _runs(packed: U32, name: str) -> tuple[tuple[int, ...], ...]:
 
 def _unsupported(message: pb.SamplingParams) -> str | None:
     """Say which option this worker does not have, or which value no option has; None: it can do all of it."""
-    for name, neutral in _NOT_BUILT:
-        if (value := getattr(message, name)) not in neutral:
-            shown = f" is `{value}`" if isinstance(value, float) else ""
-            return f"`{name}`{shown}: this worker does not have this option; leave it out"
     gamma, delta = message.watermark.gamma, message.watermark.delta
     if message.HasField("watermark") and not (0.0 < gamma < 1.0 and math.isfinite(delta)):
         return f"`watermark` has gamma `{gamma}` and delta `{delta}`, expected between 0 and 1, and a finite number"
@@ -181,6 +176,29 @@ def _unsupported(message: pb.SamplingParams) -> str | None:
     if not np.isfinite(np.frombuffer(message.logit_bias_values, "<f4")).all():
         return "`logit_bias_values` has a value that is not finite"
     return None
+
+
+def decode_token_table(message: pb.TokenTable, vocab_size: int) -> TokenTable:
+    """Read the handshake's table. Raises: PlanError naming the field that does not fit the vocabulary."""
+    lengths = _u32(message.token_lengths, "token_lengths")
+    if lengths.size != vocab_size:
+        raise PlanError(f"`token_lengths` has `{lengths.size}` entries, expected vocab_size `{vocab_size}`")
+    if (num_bytes := int(lengths.sum(dtype=np.int64))) != len(message.token_bytes):
+        raise PlanError(f"`token_lengths` sum to `{num_bytes}`, `token_bytes` has `{len(message.token_bytes)}` bytes")
+    marked = [_u32(getattr(message, name), name) for name in ("special_token_ids", "end_token_ids")]
+    if (highest := max(int(ids.max(initial=0)) for ids in marked)) >= vocab_size:
+        raise PlanError(f"the token table names token id `{highest}`, expected less than {vocab_size}")
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    tokens = tuple(message.token_bytes[start:end] for start, end in zip([0, *ends], ends, strict=False))
+    return TokenTable(tokens, *(tuple(ids.tolist()) for ids in marked))
+
+
+def decode_grammar(message: pb.PrepareRequest) -> GrammarSource:
+    """Read what is to be compiled. Raises: PlanError if it holds no grammar."""
+    kind = message.WhichOneof("grammar")
+    if kind is None:
+        raise PlanError(f"grammar `{message.grammar_id}` has no source")
+    return GrammarSource(kind, getattr(message, kind))
 
 
 def encode_result(result: StepResult) -> pb.StepResult:

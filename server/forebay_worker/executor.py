@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 
 from forebay_worker.batch import Batch, BatchBuilder, PromptSpan
+from forebay_worker.grammar.constraints import Constraints
+from forebay_worker.grammar.store import GrammarStore
 from forebay_worker.plan import (
     U32,
     Capabilities,
@@ -43,6 +45,9 @@ log = logging.getLogger(__name__)
 # Rows of the output head at once for prompt log-probabilities: 64 x 49,152 logits are 12 MiB.
 _HEAD_TILE = 64
 
+# Beside the sampler's own: the row's grammar, which rank 0 alone has, is broken.
+_GRAMMAR_FAILURE = -3
+
 _FAILURES = {
     NUMERICAL_FAILURE: (
         SequenceErrorKind.NUMERICAL,
@@ -50,8 +55,10 @@ _FAILURES = {
     ),
     NOTHING_LEFT: (
         SequenceErrorKind.UNSUPPORTED,
-        "`allowed_token_ids`, `bad_words` and `min_new_tokens` together forbid every token; allow more of them",
+        "`allowed_token_ids`, `bad_words`, `min_new_tokens` and the grammar together forbid every token; allow more of "
+        "them",
     ),
+    _GRAMMAR_FAILURE: (SequenceErrorKind.GRAMMAR, "the grammar cannot go on"),
 }
 
 
@@ -79,6 +86,8 @@ class _Outcome:
     """Of the rows that want them, in row order."""
     prompt_logprobs: list[PromptLogprobs]
     forward_ns: int
+    grammar_errors: dict[int, str] = dataclasses.field(default_factory=dict)
+    """By slot; of rank 0 alone."""
 
 
 class _Sampled(NamedTuple):
@@ -95,14 +104,22 @@ class _Sampled(NamedTuple):
 class Executor:
     """One shard's sequences, cache and model."""
 
-    def __init__(self, model: Model, kv_cache: KvCache, group: ProcessGroup, capabilities: Capabilities) -> None:
-        """Take a loaded model. `capabilities` are what the handshake promises."""
+    def __init__(
+        self,
+        model: Model,
+        kv_cache: KvCache,
+        group: ProcessGroup,
+        capabilities: Capabilities,
+        grammars: GrammarStore | None = None,
+    ) -> None:
+        """Take a loaded model. `capabilities` are what the handshake promises, `grammars` what is prepared."""
         self.capabilities = capabilities
         self._model = model
         self._kv_cache = kv_cache
         self._group = group
         self._table = SequenceTable(capabilities, group.device)
         self._batches = BatchBuilder(self._table)
+        self._constraints = Constraints(grammars or GrammarStore(), capabilities.vocab_size)
         self._sampling_columns: tuple[tuple[int, bytes], SamplingRows] | None = None
 
     @torch.inference_mode()
@@ -124,6 +141,7 @@ class Executor:
         """
         started = time.perf_counter_ns()
         self._table.apply(plan)
+        self._follow(plan)
         try:
             batch = self._batches.build(plan)
             prepared = time.perf_counter_ns()
@@ -132,7 +150,7 @@ class Executor:
             if self._group.world_size > 1 or not _is_out_of_memory(error):
                 raise
             return self._fail_step(plan)
-        sampled = self._grow(batch, outcome.ids_R)
+        sampled = self._grow(batch, outcome)
         if self._group.rank != 0:
             return StepResult(plan.step_id)
         timings = Timings(
@@ -142,6 +160,16 @@ class Executor:
             sample=(time.perf_counter_ns() - prepared - outcome.forward_ns) // 1000,
         )
         return _result(plan.step_id, batch, outcome, sampled, timings)
+
+    def _follow(self, plan: StepPlan) -> None:
+        """Let grammars come and go with their sequences: rank 0 samples, and it alone has them."""
+        if self._constraints and plan.released_slots.size:
+            self._constraints.end(plan.released_slots.tolist())
+        for new in plan.new_sequences:
+            if new.sampling.grammar_id and self._group.rank == 0:
+                self._constraints.begin(
+                    new.slot, new.sampling.grammar_id, new.token_ids[new.num_prompt_tokens :].tolist()
+                )
 
     def _fail_step(self, plan: StepPlan) -> StepResult:
         num_tokens = int(plan.row_num_tokens.sum())
@@ -166,22 +194,30 @@ class Executor:
             hidden_TD = hidden_TD[torch.from_numpy(batch.sample_tokens_R).to(hidden_TD.device)]
         logits_RV = self._model.logits(hidden_TD)
         forward_ns = time.perf_counter_ns() - started
-        ids_R, logprobs = self._sample(batch, logits_RV)
-        return _Outcome(ids_R, logprobs, prompt_logprobs, forward_ns)
+        outcome = self._sample(batch, logits_RV)
+        return dataclasses.replace(outcome, prompt_logprobs=prompt_logprobs, forward_ns=forward_ns)
 
-    def _sample(self, batch: Batch, logits_RV: torch.Tensor) -> tuple[torch.Tensor, Logprobs | None]:
+    def _sample(self, batch: Batch, logits_RV: torch.Tensor) -> _Outcome:
         """Rank 0 chooses, all ranks learn what; log-probabilities are rank 0's alone."""
         if self._group.rank != 0:
             empty_R = torch.empty(logits_RV.shape[0], dtype=torch.int64, device=logits_RV.device)
-            return self._group.broadcast(empty_R), None
+            return _Outcome(self._group.broadcast(empty_R), None, [], 0)
         rows = self._sampling_rows(batch)
-        if not batch.wants_logprobs_R.any():
-            return self._group.broadcast(sample(logits_RV, rows)), None
+        grammar_errors: dict[int, str] = {}
+        if batch.needs_mask_R.any():
+            wanted = {row: int(batch.sample_slots_R[row]) for row in batch.needs_mask_R.nonzero()[0].tolist()}
+            masks, grammar_errors = self._constraints.masks(wanted)
+            rows = dataclasses.replace(rows, grammar_masks=masks)
         processed_R = self._table.processed_logprobs[batch.sample_slots_R]
         wants_raw = bool((batch.wants_logprobs_R & ~processed_R).any())
         raw_RV = logits_RV.clone() if wants_raw and not rows.is_plain_greedy else logits_RV
-        ids_R = self._group.broadcast(sample(logits_RV, rows))
-        return ids_R, self._logprobs(batch, raw_RV, logits_RV, ids_R)
+        ids_R = sample(logits_RV, rows)
+        for row in grammar_errors:
+            ids_R[row] = _GRAMMAR_FAILURE
+        ids_R = self._group.broadcast(ids_R)
+        logprobs = self._logprobs(batch, raw_RV, logits_RV, ids_R) if batch.wants_logprobs_R.any() else None
+        by_slot = {int(batch.sample_slots_R[row]): error for row, error in grammar_errors.items()}
+        return _Outcome(ids_R, logprobs, [], 0, by_slot)
 
     def _sampling_rows(self, batch: Batch) -> SamplingRows:
         """As `sampling_rows`; what does not change from one decode to the next is kept."""
@@ -235,19 +271,24 @@ class Executor:
             top_logprobs=np.concatenate([tile.top_logprobs for tile in tiles]),
         )
 
-    def _grow(self, batch: Batch, ids_R: torch.Tensor) -> _Sampled:
+    def _grow(self, batch: Batch, outcome: _Outcome) -> _Sampled:
         """Let the sequences grow by what was computed, and fail those that could not be sampled."""
         self._table.advance(batch.slots_S, batch.ends_S)
+        ids_R = outcome.ids_R
         host_ids_R = ids_R.numpy(force=True)
         slots_R, sound_R = batch.sample_slots_R, host_ids_R >= 0
         errors = {error.slot: error for error in batch.errors}
         if not sound_R.all():
             for slot, code in zip(slots_R[~sound_R].tolist(), host_ids_R[~sound_R].tolist(), strict=True):
-                errors[slot] = self._table.fail(slot, *_FAILURES[code])
+                kind, message = _FAILURES[code]
+                errors[slot] = self._table.fail(slot, kind, outcome.grammar_errors.get(slot, message))
             ids_R, slots_R = ids_R[torch.from_numpy(sound_R).to(ids_R.device)], slots_R[sound_R]
             host_ids_R = host_ids_R[sound_R]
         if slots_R.size:
             self._table.extend(slots_R, ids_R, host_ids_R)
+        if self._constraints:
+            for slot, token_id in zip(slots_R.tolist(), host_ids_R.tolist(), strict=True):
+                self._constraints.advance(slot, token_id)
         epochs_R = self._table.epochs[slots_R].astype(np.uint32)
         return _Sampled(sound_R, slots_R.astype(np.uint32), epochs_R, host_ids_R.astype(np.uint32), errors)
 

@@ -71,6 +71,7 @@ class SamplingParams:
     """Runs of ids, none empty."""
     watermark: tuple[float, float] | None = None
     """Gamma and delta."""
+    grammar_id: str = ""
 
     def named_ids(self) -> Iterator[tuple[str, int]]:
         """Every token id that an option names, with the option's name."""

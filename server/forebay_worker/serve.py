@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from forebay_worker.config import WorkerConfig
+from forebay_worker.grammar.store import GrammarStore
 from forebay_worker.log import set_up_logging
 from forebay_worker.service import WorkerService, stop
 
@@ -38,23 +39,24 @@ def serve(cores: Collection[int] | None = None) -> int:
     # ^C reaches the whole process group of a terminal, and the launcher decides what it means. SIGTERM keeps its
     # default, which ends the process even while the main thread is inside a kernel.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    service = WorkerService(config.incarnation, version())
+    grammars = GrammarStore(cores)
+    service = WorkerService(config.incarnation, version(), grammars)
     with _unbound(cores):
         threading.Thread(target=_exit_with_stdin, name="stdin", daemon=True).start()
         server = service.start(config.socket_path)
-    ended_well = _load_and_run(service, config)
+    ended_well = _load_and_run(service, config, grammars)
     stop(server)
     return 0 if ended_well else 1
 
 
-def _load_and_run(service: WorkerService, config: WorkerConfig) -> bool:
+def _load_and_run(service: WorkerService, config: WorkerConfig, grammars: GrammarStore) -> bool:
     # What is imported and loaded stays; the collector would look at it again and again, for 200 ms of torch's import.
     gc.disable()
     try:
         from forebay_worker.startup import set_up_process, start_executor
 
         set_up_process(config)
-        executor = start_executor(config)
+        executor = start_executor(config, grammars)
     except ValueError as error:
         log.error("model refused: %s", error)
         service.refuse(str(error))

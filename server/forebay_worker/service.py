@@ -17,7 +17,16 @@ from typing import NoReturn
 
 import grpc
 
-from forebay_worker.codec import PROTOCOL, decode_plan, encode_handshake, encode_result
+from forebay_worker.codec import (
+    PROTOCOL,
+    decode_grammar,
+    decode_plan,
+    decode_token_table,
+    encode_handshake,
+    encode_result,
+)
+from forebay_worker.grammar.compiler import GrammarError
+from forebay_worker.grammar.store import GrammarStore
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.pb import worker_pb2_grpc
 from forebay_worker.plan import Capabilities, PlanError, StepPlan, StepResult
@@ -25,9 +34,12 @@ from forebay_worker.plan import Capabilities, PlanError, StepPlan, StepResult
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# One thread for the plan stream, the others for handshakes, which wait, and heartbeats, which must not.
+# One thread for the plan stream, the others for handshakes and grammars, which wait, and heartbeats, which must not.
 _NUM_THREADS = 8
+# Of grammars that wait for the one that compiles; the router sends one at a time.
+_MAX_PREPARING = 4
 _FLUSH_SECONDS = 2.0
+_GRAMMAR = "grammar"
 
 Execute = Callable[[StepPlan, int], StepResult]
 
@@ -49,10 +61,12 @@ class _End:
 class WorkerService:
     """The servicer of worker.proto's `Worker`, and the loop that feeds it."""
 
-    def __init__(self, incarnation: int, worker_version: str) -> None:
+    def __init__(self, incarnation: int, worker_version: str, grammars: GrammarStore) -> None:
         """Make a service that is not ready: handshakes wait."""
         self._incarnation = incarnation
         self._worker_version = worker_version
+        self._grammars = grammars
+        self._preparing = threading.Semaphore(_MAX_PREPARING)
         self._settled = threading.Event()
         self._capabilities: Capabilities | None = None
         self._refusal = ""
@@ -129,14 +143,24 @@ class WorkerService:
             _abort(context, f"protocol is `{request.protocol}`, this worker speaks `{PROTOCOL}`")
         if request.incarnation != self._incarnation:
             _abort(context, f"incarnation is `{request.incarnation}`, this worker is of `{self._incarnation}`")
-        if request.HasField("token_table"):
-            _abort(context, "`token_table` is for workers whose features name `grammar`; this one's do not")
         while not self._settled.wait(timeout=1.0):
             if not context.is_active():
                 _abort(context, "the caller has gone")
         if self._capabilities is None:
             _abort(context, self._refusal)
+        if request.HasField("token_table"):
+            self._take_token_table(request.token_table, self._capabilities, context)
         return encode_handshake(self._capabilities, self._incarnation, self._worker_version)
+
+    def _take_token_table(
+        self, table: pb.TokenTable, capabilities: Capabilities, context: grpc.ServicerContext
+    ) -> None:
+        if _GRAMMAR not in capabilities.features:
+            _abort(context, "`token_table` is for workers whose features name `grammar`; this one's do not")
+        try:
+            self._grammars.set_token_table(decode_token_table(table, capabilities.vocab_size))
+        except PlanError as error:
+            _abort(context, str(error))
 
     def Execute(
         self, request_iterator: Iterator[pb.StepPlan], context: grpc.ServicerContext
@@ -178,8 +202,22 @@ class WorkerService:
             raise PlanError(f"step `{step_id}` is sent while `{num_waiting}` wait, expected at most {limit}")
 
     def Prepare(self, request: pb.PrepareRequest, context: grpc.ServicerContext) -> pb.PrepareResponse:
-        """Refuse: this worker's features do not name `grammar`."""
-        _abort(context, "this worker's features do not name `grammar`", grpc.StatusCode.UNIMPLEMENTED)
+        """Compile a grammar, off the step thread, and forget those that the router has no use for."""
+        if self._capabilities is None or _GRAMMAR not in self._capabilities.features:
+            _abort(context, "this worker's features do not name `grammar`", grpc.StatusCode.UNIMPLEMENTED)
+        if not self._preparing.acquire(blocking=False):
+            message = f"`{_MAX_PREPARING}` grammars are being prepared, which is the limit"
+            _abort(context, message, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        try:
+            self._grammars.drop(list(request.dropped_grammar_ids))
+            self._grammars.prepare(request.grammar_id, decode_grammar(request), request.deadline_ms / 1000)
+        except GrammarError as error:
+            return pb.PrepareResponse(error=str(error))
+        except PlanError as error:
+            _abort(context, str(error), grpc.StatusCode.INVALID_ARGUMENT)
+        finally:
+            self._preparing.release()
+        return pb.PrepareResponse()
 
     def Heartbeat(self, request: pb.HeartbeatRequest, context: grpc.ServicerContext) -> pb.HeartbeatResponse:
         """Answer at once, even while a step runs."""

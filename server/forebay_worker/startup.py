@@ -17,6 +17,7 @@ from forebay_worker.config import WorkerConfig
 from forebay_worker.device import choose_device, usable_cuda_memory
 from forebay_worker.distributed.groups import ProcessGroup, join
 from forebay_worker.executor import Executor
+from forebay_worker.grammar.store import GrammarStore, is_available
 from forebay_worker.kv_cache import KvCache, block_bytes
 from forebay_worker.loader import LoadedModel, load_model
 from forebay_worker.memory import Room, available_memory, choose_num_blocks, cpu_room, cuda_room
@@ -48,8 +49,11 @@ def set_up_process(config: WorkerConfig) -> None:
     torch.set_num_threads(config.num_threads or max(1, num_cores() // config.world_size))
 
 
-def start_executor(config: WorkerConfig) -> Executor:
-    """Join the group, load, reserve, warm. Raises: ValueError naming what is refused and the limit."""
+def start_executor(config: WorkerConfig, grammars: GrammarStore | None = None) -> Executor:
+    """Join the group, load, reserve, warm. `grammars`: where prepared ones will be found.
+
+    Raises: ValueError naming what is refused and the limit.
+    """
     started = time.monotonic()
     device = choose_device(config).device
     group = join(config.rank, config.world_size, config.rendezvous_path, device, ordered_sums=config.deterministic)
@@ -72,7 +76,7 @@ def start_executor(config: WorkerConfig) -> Executor:
         capabilities.attention_backend,
     )
     # A new one: the warm-up's epochs are no tenant's.
-    return Executor(loaded.decoder, kv_cache, group, capabilities)
+    return Executor(loaded.decoder, kv_cache, group, capabilities, grammars)
 
 
 def _reserve(
@@ -127,8 +131,13 @@ def _capabilities(config: WorkerConfig, group: ProcessGroup, loaded: LoadedModel
         kv_cache_bytes=num_blocks
         * block_bytes(loaded.spec, config.block_size, loaded.kv_cache_dtype, config.world_size),
         attention_backend=loaded.decoder.backend.name,
-        features=(*FEATURES, DETERMINISTIC) if config.deterministic else FEATURES,
+        features=_features(config),
     )
+
+
+def _features(config: WorkerConfig) -> tuple[str, ...]:
+    chosen = (DETERMINISTIC,) if config.deterministic else ()
+    return (*FEATURES, *chosen, "grammar") if is_available() else (*FEATURES, *chosen)
 
 
 def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

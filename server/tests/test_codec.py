@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from forebay_worker import sampling
-from forebay_worker.codec import decode_plan, encode_handshake, encode_result
+from forebay_worker.codec import decode_grammar, decode_plan, decode_token_table, encode_handshake, encode_result
+from forebay_worker.grammar.compiler import GrammarSource, TokenTable
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.plan import (
     PlanError,
@@ -97,6 +98,7 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
             num_prompt_logprobs=3,
             min_new_tokens=6,
             end_token_ids=packed(1, 2),
+            grammar_id="g7",
         )
     )
     assert (new.slot, new.epoch, new.num_prompt_tokens, new.num_computed_tokens) == (4, 2, 2, 0)
@@ -123,21 +125,11 @@ def test_a_new_sequence_is_read_with_all_its_sampling_options():
         "num_prompt_logprobs": 3,
         "min_new_tokens": 6,
         "end_token_ids": (1, 2),
+        "grammar_id": "g7",
     }
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"grammar_id": "g1"},
-    ],
-    ids=lambda fields: next(iter(fields)),
-)
-def test_an_option_that_is_not_built_is_named(fields: dict[str, Any]):
-    assert next(iter(fields)) in decode_new(sampling_message(**fields)).unsupported
-
-
-def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_built():
+def test_every_sampling_option_of_the_protocol_is_read():
     read = {
         "temperature",
         "top_k",
@@ -160,11 +152,9 @@ def test_every_sampling_option_of_the_protocol_is_either_read_or_named_as_not_bu
         "top_ties",
         "num_prompt_logprobs",
         "watermark",
-    }
-    refused = {
         "grammar_id",
     }
-    assert set(pb.SamplingParams.DESCRIPTOR.fields_by_name) == read | refused
+    assert set(pb.SamplingParams.DESCRIPTOR.fields_by_name) == read
 
 
 @pytest.mark.parametrize(
@@ -314,3 +304,37 @@ def test_the_handshake_says_every_capability():
     for name in ("num_blocks", "block_size", "max_sequences", "max_plan_tokens", "max_run_ahead", "vocab_size"):
         assert getattr(message, name) == getattr(CAPABILITIES, name)
     assert list(message.features) == ["logprobs", "prompt_logprobs"]
+
+
+def token_table(**changes: Any) -> pb.TokenTable:
+    fields = {
+        "token_bytes": b"abc<end>",
+        "token_lengths": u32([1, 2, 0, 5]).tobytes(),
+        "special_token_ids": u32([3]).tobytes(),
+        "end_token_ids": u32([3]).tobytes(),
+    }
+    return pb.TokenTable(**{**fields, **changes})
+
+
+def test_a_token_table_is_cut_into_tokens():
+    table = decode_token_table(token_table(), vocab_size=4)
+    assert table == TokenTable((b"a", b"bc", b"", b"<end>"), (3,), (3,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"token_lengths": u32([1, 2, 0]).tobytes()}, "expected vocab_size `4`"),
+        ({"token_bytes": b"abc"}, "`token_bytes` has `3` bytes"),
+        ({"end_token_ids": u32([4]).tobytes()}, "token id `4`, expected less than 4"),
+    ],
+)
+def test_a_token_table_that_does_not_fit_is_refused(changes: dict[str, Any], words: str):
+    with pytest.raises(PlanError, match=words):
+        decode_token_table(token_table(**changes), vocab_size=4)
+
+
+def test_a_grammar_is_read_with_its_kind_and_its_absence_is_named():
+    assert decode_grammar(pb.PrepareRequest(grammar_id="g", regex="a*")) == GrammarSource("regex", "a*")
+    with pytest.raises(PlanError, match="grammar `g` has no source"):
+        decode_grammar(pb.PrepareRequest(grammar_id="g"))

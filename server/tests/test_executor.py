@@ -369,7 +369,7 @@ MISUSES: dict[str, tuple[dict[str, Any], str]] = {
         {"new": [new_sequence(0, PROMPT, [3, 4])], "chunks": [(0, 1, 7, S)]},
         "LAST_CHUNK flag does not agree",
     ),
-    "grammar mask": ({"decodes": [(2, 5, S | RowFlag.NEEDS_MASK)]}, "NEEDS_MASK"),
+    "pooled output": ({"decodes": [(2, 5, S | RowFlag.POOLED_OUTPUT)]}, "POOLED_OUTPUT"),
     "more tokens than a plan may have": (
         {
             "new": [new_sequence(s, list(range(60)), list(range(3, 18))) for s in (10, 11, 12, 13, 14)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from typing import Any
 import grpc
 import pytest
 
+from forebay_worker.grammar.store import GrammarStore
 from forebay_worker.pb import worker_pb2 as pb
 from forebay_worker.pb import worker_pb2_grpc
 from forebay_worker.plan import PlanError, StepPlan, StepResult
 from forebay_worker.service import MAX_MESSAGE_BYTES, WorkerService, _End, stop
 
-from .toy import CAPABILITIES, u32
+from .toy import CAPABILITIES, VOCAB, u32
 
 SECONDS = 60
 
@@ -53,7 +55,7 @@ class Client:
 
 @contextmanager
 def worker(path: Path) -> Iterator[Client]:
-    service = WorkerService(incarnation=3, worker_version="1.2.3")
+    service = WorkerService(3, "1.2.3", GrammarStore())
     server = service.start(str(path / "worker.sock"))
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"unix:{path / 'worker.sock'}", options=options) as channel:
@@ -102,13 +104,18 @@ def test_the_handshake_waits_until_the_worker_is_ready(client: Client):
     [
         ({"protocol": 2}, "protocol is `2`, this worker speaks `1`"),
         ({"incarnation": 2}, "incarnation is `2`, this worker is of `3`"),
-        ({"token_table": pb.TokenTable()}, "token_table"),
     ],
 )
 def test_a_handshake_of_another_kind_is_refused_at_once(client: Client, fields: dict[str, Any], message: str):
     code, details = status(handshake(client, **fields).result)
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert message in details
+
+
+def test_a_token_table_is_refused_without_the_feature(client: Client):
+    client.service.ready(CAPABILITIES)
+    _, details = status(handshake(client, token_table=pb.TokenTable()).result)
+    assert "`token_table` is for workers whose features name `grammar`" in details
 
 
 def test_a_model_that_cannot_be_served_fails_the_handshake_with_its_reason(client: Client):
@@ -247,6 +254,28 @@ def test_a_message_of_16_mib_passes_both_ways(client: Client):
     assert next(stream).top_ids == ids
 
 
-def test_prepare_is_unimplemented(client: Client):
+def test_prepare_is_unimplemented_without_the_feature(client: Client):
+    client.service.ready(CAPABILITIES)
     code, _ = status(lambda: client.stub.Prepare(pb.PrepareRequest(), timeout=SECONDS))
     assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.timeout(300)
+def test_a_grammar_is_prepared_once_the_token_table_has_come(client: Client):
+    client.service.ready(dataclasses.replace(CAPABILITIES, features=("grammar",)))
+    table = pb.TokenTable(
+        token_bytes=bytes(range(32, 32 + VOCAB)),
+        token_lengths=u32([1] * VOCAB).tobytes(),
+        end_token_ids=u32([VOCAB - 1]).tobytes(),
+    )
+    handshake(client, token_table=table).result()
+
+    def prepare(**fields: Any) -> Any:
+        return client.stub.Prepare(pb.PrepareRequest(deadline_ms=100_000, **fields), timeout=250)
+
+    assert prepare(grammar_id="g1", regex="[a-z]+").error == ""
+    assert "unclosed group" in prepare(grammar_id="g2", regex="(", dropped_grammar_ids=["g1"]).error
+    code, details = status(lambda: prepare(grammar_id="g3"))
+    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, "grammar `g3` has no source")
+    rehearsal, _ = client.service._grammars._tools
+    rehearsal.close()

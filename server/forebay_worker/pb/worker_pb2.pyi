@@ -298,20 +298,22 @@ class Timings(_message.Message):
     def __init__(self, queued: _Optional[int] = ..., prepare: _Optional[int] = ..., forward: _Optional[int] = ..., sample: _Optional[int] = ...) -> None: ...
 
 class PrepareRequest(_message.Message):
-    __slots__ = ("grammar_id", "json_schema", "regex", "lark", "choices", "deadline_ms")
+    __slots__ = ("grammar_id", "json_schema", "regex", "lark", "choices", "deadline_ms", "dropped_grammar_ids")
     GRAMMAR_ID_FIELD_NUMBER: _ClassVar[int]
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     REGEX_FIELD_NUMBER: _ClassVar[int]
     LARK_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_GRAMMAR_IDS_FIELD_NUMBER: _ClassVar[int]
     grammar_id: str
     json_schema: str
     regex: str
     lark: str
     choices: str
     deadline_ms: int
-    def __init__(self, grammar_id: _Optional[str] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., lark: _Optional[str] = ..., choices: _Optional[str] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    dropped_grammar_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, grammar_id: _Optional[str] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., lark: _Optional[str] = ..., choices: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., dropped_grammar_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PrepareResponse(_message.Message):
     __slots__ = ("error",)

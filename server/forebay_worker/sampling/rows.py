@@ -44,11 +44,13 @@ class SamplingRows:
     bad_words: Mapping[int, tuple[tuple[int, ...], ...]]
     watermark: Mapping[int, tuple[float, float]]
     """Gamma and delta."""
+    grammar_masks: Mapping[int, Bool] = dataclasses.field(default_factory=dict)
+    """Which tokens of the vocabulary a row's grammar forbids."""
 
     @property
     def has_masks(self) -> bool:
         """Whether a row has tokens that it cannot choose whatever their logits."""
-        return bool(self.end_token_ids or self.allowed_token_ids or self.bad_words)
+        return bool(self.end_token_ids or self.allowed_token_ids or self.bad_words or self.grammar_masks)
 
     @property
     def has_penalties(self) -> bool:

@@ -1,9 +1,9 @@
 """The pipeline from logits to ids, whole batches at a time. R = rows, V = vocabulary.
 
-Order: watermark; logit bias; repetition, frequency, presence and TGI's frequency penalty; allowed tokens, bad words and
-minimum length; temperature; top-k, top-p, min-p, typical-p; noise. It is transformers' and, where that has no such
-option, TGI's. Greedy rows stop after the masks. A row's id depends on its own logits and options alone, whatever rows
-stand beside it.
+Order: watermark; logit bias; repetition, frequency, presence and TGI's frequency penalty; allowed tokens, grammar, bad
+words and minimum length; temperature; top-k, top-p, min-p, typical-p; noise. It is transformers' and, where that has
+no such option, TGI's. Greedy rows stop after the masks. A row's id depends on its own logits and options alone,
+whatever rows stand beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from forebay_kernels.ops.sampling_noise import argmax, gumbel_argmax
 from forebay_worker.sampling.allowed_token_ids import keep_allowed_tokens
 from forebay_worker.sampling.bad_words import forbid_bad_words
 from forebay_worker.sampling.frequency_penalty import apply_frequency_penalty
+from forebay_worker.sampling.grammar_mask import forbid_by_grammar
 from forebay_worker.sampling.logit_bias import add_logit_bias
 from forebay_worker.sampling.min_new_tokens import forbid_end_tokens
 from forebay_worker.sampling.presence_penalty import apply_presence_penalty
@@ -37,6 +38,7 @@ _BEFORE_CHOICE = (
     apply_presence_penalty,
     apply_tgi_frequency_penalty,
     keep_allowed_tokens,
+    forbid_by_grammar,
     forbid_bad_words,
     forbid_end_tokens,
 )
