@@ -81,11 +81,12 @@ def test_a_thousand_aborts_leave_nothing(start_server):
         while time.monotonic() < ended + SETTLE_S:
             counts = [blocks(server, "held"), blocks(server, "fenced")]
             counts += [server.metric("tgi_batch_current_size"), server.metric("tgi_queue_size")]
+            now = [descriptors(pid) for pid in pids]
             # The requests for metrics are connections too: the last may still be closing.
-            if counts == [0, 0, 0, 0] and [descriptors(pid) for pid in pids] == before:
+            if counts == [0, 0, 0, 0] and now == before:
                 break
             time.sleep(0.05)
         print(f"all was free {time.monotonic() - ended:.2f} s after the last client had gone")
         assert counts == [0, 0, 0, 0], "held, fenced, running, queued"
         assert blocks(server, "free") + blocks(server, "cached") == total
-        assert [descriptors(pid) for pid in pids] == before
+        assert now == before, "descriptors"
