@@ -35,12 +35,25 @@ class MlpHalf(Protocol):
         """(output, sum), whole on every rank."""
 
 
+OutputStep = Norm | float | None
+"""What is done with a half's output before it is added to the stream: a norm, a factor or nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sublayer:
-    """A half, and what is done with its output before it is added to the stream: a norm, a factor or nothing."""
+    """A half, and what is done with its output."""
 
     half: AttentionHalf | MlpHalf
-    output_step: Norm | float | None = None
+    output_step: OutputStep = None
+
+    def finish(self, out_TD: Tensor) -> Tensor:
+        """What is to be added, of the half's output."""
+        if self.output_step is None:
+            return out_TD
+        if isinstance(self.output_step, float):
+            return out_TD * self.output_step
+        finished_TD: Tensor = self.output_step(out_TD, None)[0]
+        return finished_TD
 
 
 class Layers(Protocol):

@@ -10,7 +10,7 @@ from torch import Tensor
 from forebay_worker.attention.backend import AttentionBackend, AttentionStep
 from forebay_worker.kv_cache import LayerKvCache
 from forebay_worker.layers.loading import LayerLoader
-from forebay_worker.layers.sublayers import Sublayer, attention_after, mlp_after
+from forebay_worker.layers.sublayers import OutputStep, Sublayer, attention_after, mlp_after
 from forebay_worker.models.spec import DecoderSpec, resolve
 
 
@@ -37,52 +37,39 @@ class PreNormBlock:
         mlp_norm = norm(loader, "mlp.norm", spec.hidden_size, spec.norm_eps)
         assert loader.layer is not None
         self._mlp = mlp_after(mlp_norm, resolve(spec.layers[loader.layer].mlp or spec.mlp)(spec, loader))
-        self.sublayers: Sequence[Sublayer] = Sublayer(self._attention), Sublayer(self._mlp)
+        of_attention, of_mlp = self._output_steps(spec, loader)
+        self.sublayers = Sublayer(self._attention, of_attention), Sublayer(self._mlp, of_mlp)
+
+    def _output_steps(self, spec: DecoderSpec, loader: LayerLoader) -> tuple[OutputStep, OutputStep]:
+        """What is done with attention's output, and with the feed-forward layer's, before it is added."""
+        return None, None
 
     def __call__(
         self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
     ) -> tuple[Tensor, Tensor]:
         """(what is to be added, the residual to add it to)."""
-        return self._mlp(*self._attention(x_TD, residual_TD, kv, step))
+        attention, mlp = self.sublayers
+        attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
+        fed_TD, residual_TD = self._mlp(attention.finish(attended_TD), residual_TD)
+        return mlp.finish(fed_TD), residual_TD
 
 
 class SandwichNormBlock(PreNormBlock):
     """x + norm(attention(norm(x))), then x + norm(mlp(norm(x))). Source: Gemma 2, arXiv 2408.00118."""
 
-    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
-        """Build the components that the description names."""
-        super().__init__(spec, loader, backend)
+    def _output_steps(self, spec: DecoderSpec, loader: LayerLoader) -> tuple[OutputStep, OutputStep]:
         norm = resolve(spec.norm)
-        self._attention_output_norm = norm(loader, "attention.output_norm", spec.hidden_size, spec.norm_eps)
-        self._mlp_output_norm = norm(loader, "mlp.output_norm", spec.hidden_size, spec.norm_eps)
-        steps = self._attention_output_norm, self._mlp_output_norm
-        self.sublayers = Sublayer(self._attention, steps[0]), Sublayer(self._mlp, steps[1])
-
-    def __call__(
-        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
-    ) -> tuple[Tensor, Tensor]:
-        """(what is to be added, the residual to add it to)."""
-        attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
-        fed_TD, residual_TD = self._mlp(self._attention_output_norm(attended_TD, None)[0], residual_TD)
-        return self._mlp_output_norm(fed_TD, None)[0], residual_TD
+        return (
+            norm(loader, "attention.output_norm", spec.hidden_size, spec.norm_eps),
+            norm(loader, "mlp.output_norm", spec.hidden_size, spec.norm_eps),
+        )
 
 
 class ScaledPreNormBlock(PreNormBlock):
     """x + s * attention(norm(x)), then x + s * mlp(norm(x)): Granite's. Source: arXiv 2408.13359 (µP)."""
 
-    def __init__(self, spec: DecoderSpec, loader: LayerLoader, backend: AttentionBackend) -> None:
-        """Build the components that the description names."""
-        super().__init__(spec, loader, backend)
-        self._scale = spec.residual_scale
-        self.sublayers = Sublayer(self._attention, self._scale), Sublayer(self._mlp, self._scale)
-
-    def __call__(
-        self, x_TD: Tensor, residual_TD: Tensor | None, kv: LayerKvCache, step: AttentionStep
-    ) -> tuple[Tensor, Tensor]:
-        """(what is to be added, the residual to add it to)."""
-        attended_TD, residual_TD = self._attention(x_TD, residual_TD, kv, step)
-        fed_TD, residual_TD = self._mlp(attended_TD * self._scale, residual_TD)
-        return fed_TD * self._scale, residual_TD
+    def _output_steps(self, spec: DecoderSpec, loader: LayerLoader) -> tuple[OutputStep, OutputStep]:
+        return spec.residual_scale, spec.residual_scale
 
 
 class PostNormBlock:
