@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -163,7 +162,9 @@ def _limit() -> None:
 
 def _compile(compiler: Compiler, source: GrammarSource) -> str:
     errors: list[str] = []
-    _run_on_stack(STACK_BYTES, lambda: errors.append(_error_of(compiler, source)))
+    thread = threading.Thread(target=lambda: errors.append(_error_of(compiler, source)))
+    start_on_stack(STACK_BYTES, thread)
+    thread.join()
     return errors[0]
 
 
@@ -175,15 +176,13 @@ def _error_of(compiler: Compiler, source: GrammarSource) -> str:
     return ""
 
 
-def _run_on_stack(num_bytes: int, work: Callable[[], None]) -> None:
-    """Run `work` on a thread with a stack of its own size, and wait for it."""
+def start_on_stack(num_bytes: int, thread: threading.Thread) -> None:
+    """Start a thread with a stack of its own size."""
     before = threading.stack_size(num_bytes)
     try:
-        thread = threading.Thread(target=work)
         thread.start()
     finally:
         threading.stack_size(before)
-    thread.join()
 
 
 if __name__ == "__main__":

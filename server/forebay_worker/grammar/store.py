@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from forebay_worker.grammar.compiler import Compiler, GrammarError, GrammarSource, TokenTable
-from forebay_worker.grammar.rehearsal import STACK_BYTES, Rehearsal
+from forebay_worker.grammar.rehearsal import STACK_BYTES, Rehearsal, start_on_stack
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -107,11 +107,7 @@ class GrammarStore:
                 return
             self._is_started = True
             # A daemon, so that a worker never waits for it at its end. What compiled in the rehearsal must fit.
-            before = threading.stack_size(2 * STACK_BYTES)
-            try:
-                threading.Thread(target=self._run, name="grammars", daemon=True).start()
-            finally:
-                threading.stack_size(before)
+            start_on_stack(2 * STACK_BYTES, threading.Thread(target=self._run, name="grammars", daemon=True))
 
     def unbind(self) -> None:
         """Let the calling thread leave the core of the thread that started it."""
