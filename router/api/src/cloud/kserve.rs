@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::{parse_each, place};
 use crate::error::{ApiError, NativeError};
 use crate::fields::{Accept, Body, Fields, Served, Unserved};
 use crate::schema::{any_of, integer, list, named, string, words};
@@ -121,10 +122,6 @@ async fn infer(State(state): State<AppState>, body: JsonBody) -> Result<Json<Ans
     Ok(Json(Answer { id, outputs: try_join_all(outputs).await? }))
 }
 
-fn place(list: &str, index: usize) -> String {
-    format!("`{list}[{index}]`")
-}
-
 fn parse(state: &AppState, body: JsonBody) -> Result<InferRequest, ApiError> {
     let mut fields = Fields::of_body(body, state.limits().max_body_bytes, &BODY)?;
     let id = fields.take("id")?;
@@ -160,15 +157,6 @@ fn refuse_untold(parameters: Option<&Map<String, Value>>) -> Result<(), ApiError
         }
     }
     Ok(())
-}
-
-fn parse_each<T>(
-    list: &str,
-    objects: Vec<Map<String, Value>>,
-    parse: fn(Map<String, Value>) -> Result<T, ApiError>,
-) -> Result<Vec<T>, ApiError> {
-    let parse = |(index, values)| parse(values).map_err(|error: ApiError| error.within(&place(list, index)));
-    objects.into_iter().enumerate().map(parse).collect()
 }
 
 fn parse_input(values: Map<String, Value>) -> Result<Data, ApiError> {

@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::PlatformRoutes;
+use super::{PlatformRoutes, parse_each, place};
 use crate::error::{ApiError, NativeError};
 use crate::fields::{Accept, Body, Fields, Served, Unserved};
 use crate::generate::generate;
@@ -71,13 +71,9 @@ async fn handler(State(state): State<AppState>, body: JsonBody) -> Result<Json<P
     let instances = parse(&state, body).inspect_err(|error| RequestRecord::begin().failed(error))?;
     let answers = instances.into_iter().enumerate().map(async |(index, instance)| {
         let answer = instance.answer(&state, RequestRecord::begin()).await;
-        answer.map_err(|error| error.within(&place(index)))
+        answer.map_err(|error| error.within(&place("instances", index)))
     });
     Ok(Json(Predictions { predictions: try_join_all(answers).await? }))
-}
-
-fn place(index: usize) -> String {
-    format!("`instances[{index}]`")
 }
 
 fn parse(state: &AppState, body: JsonBody) -> Result<Vec<Instance>, ApiError> {
@@ -89,8 +85,7 @@ fn parse(state: &AppState, body: JsonBody) -> Result<Vec<Instance>, ApiError> {
         let message = format!("`instances` must hold 1 to {max} requests. Given: {}", instances.len());
         return Err(ApiError::validation("instances", message));
     }
-    let parse = |(index, values)| Instance::parse(state, values).map_err(|error| error.within(&place(index)));
-    instances.into_iter().enumerate().map(parse).collect()
+    parse_each("instances", instances, |values| Instance::parse(state, values))
 }
 
 impl Instance {
