@@ -9,7 +9,6 @@ to its token's event at the socket), the generator's lag stands beside it. Usage
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -20,16 +19,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-from peers import ROOT, bundled_model
-from servers import free_port
+import servers
+from peers import CACHE, ROOT, bundled_model
 
 WORKER = ROOT / "target/release/examples/paced_worker"
 # Of a sequence: what the schedule keeps of blocks is in the memory that is measured.
 MAX_TOKENS = 1_024
-START_TIMEOUT_S = 120
 BUCKET = re.compile(rb'forebay_relay_seconds_bucket\{le="([^"]+)"\} (\d+)')
 
 
@@ -79,36 +76,19 @@ def serve_command(binary: Path, port: int, cell: Cell) -> list[str]:
     ]  # fmt: skip
 
 
-@contextlib.contextmanager
-def running(binary: Path, cell: Cell) -> Iterator[tuple[str, int]]:
-    """Run a server over paced workers; yield its address and its process."""
-    port = free_port()
+def environment(cell: Cell) -> dict[str, str]:
+    """Variables of the paced workers; the server's Python is one."""
     period = 1_000_000 // cell.tokens_per_s if cell.tokens_per_s else 0
-    paced = {"PACED_PYTHON": sys.executable, "PACED_STEP_US": str(period), "FOREBAY_DISABLE_SPARE_WORKER": "true"}
-    environment = {**os.environ, **paced}
-    command = serve_command(binary, port, cell)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as it:
-        try:
-            wait_until_healthy(f"http://127.0.0.1:{port}/health", it)
-            yield f"127.0.0.1:{port}", it.pid
-        finally:
-            it.terminate()
-            it.communicate()
+    return {
+        "PACED_PYTHON": sys.executable,
+        "PACED_STEP_US": str(period),
+        "FOREBAY_DISABLE_SPARE_WORKER": "true",
+    }
 
 
-def wait_until_healthy(url: str, process: subprocess.Popen[str]) -> None:
-    """Ask until the server is ready. Raises: RuntimeError if it ends before or takes too long."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"the server did not become ready: `{url}`")
-
-
-def relay_counts(address: str) -> dict[float, int]:
+def relay_counts(url: str) -> dict[float, int]:
     """Read the router's histogram: tokens that took no longer than so many seconds."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as response:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as response:
         return {float(bound): int(count) for bound, count in BUCKET.findall(response.read())}
 
 
@@ -139,10 +119,16 @@ def cpu_seconds(pid: int) -> float:
 def measure(binary: Path, generator: Path, cell: Cell, seconds: int) -> Figures:
     """Run one cell on one server."""
     output_tokens = (seconds + cell.ramp_up_s) * cell.tokens_per_s if cell.tokens_per_s else MAX_TOKENS
-    with running(binary, cell) as (address, pid), tempfile.TemporaryDirectory() as folder:
+    port = servers.free_port()
+    command, log = serve_command(binary, port, cell), CACHE / "logs/router.log"
+    with (
+        servers.running(command, environment(cell), port, "any", log) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        url, pid = server.url, server.pid
         results = Path(folder) / "results.json"
         command = [
-            str(generator), "bench", "--url", f"http://{address}", "--api", "completions", "--quiet",
+            str(generator), "bench", "--url", url, "--api", "completions", "--quiet",
             "--concurrency", str(cell.num_streams), "--ramp-up", str(cell.ramp_up_s), "--duration", str(seconds),
             "--warm-up", "0", "--input-tokens", "8", "--output-tokens", str(min(output_tokens, MAX_TOKENS - 64)),
             "--ignore-eos", "--json", str(results),
@@ -150,9 +136,9 @@ def measure(binary: Path, generator: Path, cell: Cell, seconds: int) -> Figures:
         empty_kib = resident_kib(pid)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as load:
             time.sleep(cell.ramp_up_s + 1)
-            before, cpu_before, began = relay_counts(address), cpu_seconds(pid), time.perf_counter()
+            before, cpu_before, began = relay_counts(url), cpu_seconds(pid), time.perf_counter()
             time.sleep(seconds - 2)
-            after, cpu, took = relay_counts(address), cpu_seconds(pid) - cpu_before, time.perf_counter() - began
+            after, cpu, took = relay_counts(url), cpu_seconds(pid) - cpu_before, time.perf_counter() - began
             full_kib = resident_kib(pid)
             said, _ = load.communicate()
         if not results.exists():

@@ -1,6 +1,6 @@
 """How fast our server starts and comes back, and what memory it takes; prints seconds, MiB and ratios.
 
-In each round, in turn: `python -c "import torch"`; our server from its process's start to the first streamed token;
+In each round, in turn: `python -c "import torch"`; our server from its process's start to its first token;
 and from a worker's SIGKILL under a stream to that stream's next token. In the first round a load follows, and the Pss
 of each process is listed by kind of memory. Usage:
     python benchmarks/starting.py [--rounds 5] [--model FILE] [--output results.json] [-- FLAGS OF forebay serve]
@@ -15,17 +15,14 @@ import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from loads import LOADS, Generator
 from memory import KINDS, descendants, name_of, pss_by_kind_mib, pss_of_bare_torch_mib
-from peers import IGNORE_EOS, bundled_model, forebay
-from servers import START_TIMEOUT_S, free_port, seconds_to_import_torch
+from peers import CACHE, IGNORE_EOS, bundled_model, forebay
+from servers import START_TIMEOUT_S, Server, free_port, running, seconds_to_import_torch
 
 WORKER = "forebay-worker"
 STREAM_TOKENS = 300
@@ -33,20 +30,8 @@ TOKENS_BEFORE_KILL = 20
 SECONDS_A_LOAD = 5.0
 
 
-@contextmanager
-def starting_server(model: Path, flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Start our server; yield its process and address at once."""
-    port = free_port()
-    command = forebay(model, port, *flags)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield process, f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def token_moments(address: str, max_tokens: int) -> Iterator[float]:
-    """Stream one answer; yield when each piece of it came. Raises: OSError while nothing serves."""
+def token_moments(url: str, max_tokens: int) -> Iterator[float]:
+    """Stream one answer; yield when each piece of it came."""
     body = {
         "model": "tgi",
         "messages": [{"role": "user", "content": "Write about rivers."}],
@@ -54,7 +39,7 @@ def token_moments(address: str, max_tokens: int) -> Iterator[float]:
         "ignore_eos": True,
         "stream": True,
     }
-    connection = http.client.HTTPConnection(address, timeout=START_TIMEOUT_S)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=START_TIMEOUT_S)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
     response = connection.getresponse()
     if response.status != http.HTTPStatus.OK:
@@ -66,34 +51,23 @@ def token_moments(address: str, max_tokens: int) -> Iterator[float]:
     connection.close()
 
 
-def first_token_moment(address: str, process: subprocess.Popen[bytes]) -> float:
-    """Ask again and again until a token comes. Raises: SystemExit if the server ends or takes too long."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return next(token_moments(address, 1))
-        except OSError:
-            time.sleep(0.005)
-    sys.exit(f"no token within {START_TIMEOUT_S} s; the server's status is {process.poll()}")
-
-
-def seconds_to_come_back(address: str, process: subprocess.Popen[bytes]) -> float:
+def seconds_to_come_back(server: Server) -> float:
     """From a worker's SIGKILL in the middle of a stream to that stream's next token, less what was on its way."""
     moments: list[float] = []
     killed = 0.0
-    for moment in token_moments(address, STREAM_TOKENS):
+    for moment in token_moments(server.url, STREAM_TOKENS):
         moments.append(moment)
         if len(moments) == TOKENS_BEFORE_KILL:
-            worker = next(pid for pid in descendants(process.pid) if name_of(pid) == WORKER)
+            worker = next(pid for pid in descendants(server.pid) if name_of(pid) == WORKER)
             killed = time.monotonic()
             os.kill(worker, signal.SIGKILL)
     resumed = max(itertools.pairwise(moments), key=lambda pair: pair[1] - pair[0])[1]
     return resumed - killed
 
 
-def print_memory(process: subprocess.Popen[bytes], bare_torch_mib: float) -> dict[str, dict[str, float]]:
+def print_memory(server: Server, bare_torch_mib: float) -> dict[str, dict[str, float]]:
     """Print the Pss of each process by kind of memory, and the sum beside a bare `import torch`."""
-    found = {f"{name_of(pid)} {pid}": pss_by_kind_mib(pid) for pid in [process.pid, *descendants(process.pid)]}
+    found = {f"{name_of(pid)} {pid}": pss_by_kind_mib(pid) for pid in [server.pid, *descendants(server.pid)]}
     print(f"{'Pss after the load, MiB':30}" + "".join(f"{kind:>11}" for kind in (*KINDS, "all")))
     for name, kinds in found.items():
         print(f"{name:30}" + "".join(f"{kinds[kind]:11.0f}" for kind in KINDS) + f"{sum(kinds.values()):11.0f}")
@@ -120,14 +94,14 @@ def main() -> None:
     bare_torch_mib = pss_of_bare_torch_mib()
     for round_number in range(arguments.rounds):
         seconds["import torch"].append(seconds_to_import_torch())
-        began = time.monotonic()
-        with starting_server(model, arguments.flags) as (process, address):
-            seconds["start to first token"].append(first_token_moment(address, process) - began)
-            seconds["kill to next token"].append(seconds_to_come_back(address, process))
+        port = free_port()
+        with running(forebay(model, port, *arguments.flags), {}, port, "any", CACHE / "logs/starting.log") as server:
+            seconds["start to first token"].append(server.first_token_s)
+            seconds["kill to next token"].append(seconds_to_come_back(server))
             if round_number == 0:
                 for number, load in enumerate(LOADS):
-                    Generator(f"http://{address}", IGNORE_EOS, SECONDS_A_LOAD, number).run(load)
-                memory = print_memory(process, bare_torch_mib)
+                    Generator(server.url, IGNORE_EOS, SECONDS_A_LOAD, number).run(load)
+                memory = print_memory(server, bare_torch_mib)
 
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
