@@ -15,7 +15,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import servers
@@ -24,8 +24,6 @@ from peers import CACHE, bundled_model, forebay
 PROMPT_WORDS = 1415  # about 1,450 tokens
 STREAM_TOKENS = 480
 ARRIVAL_TOKENS = 8
-
-
 WORDS = "river stone market lantern quiet harbour engine winter letter garden signal copper window thunder".split()
 
 
@@ -87,10 +85,10 @@ class Load:
         for stream in range(num_streams):
             self._start(self._stream, stream)
 
-    def _start(self, work: object, number: int) -> None:
+    def _start(self, work: Callable[[int], None], number: int) -> None:
         def guarded() -> None:
             try:
-                work(number)  # type: ignore[operator]
+                work(number)
             except (RuntimeError, OSError) as error:
                 self.failures.append(error)
 

